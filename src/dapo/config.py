@@ -1,0 +1,258 @@
+"""Settings of a detector and of a model folder: frozen, checked field by field, unknown keys refused.
+
+The defaults of `DetectorSettings` are the published method (arXiv 2512.09446); a model folder's `config.json`
+(`ModelConfig`) may choose others. Read with `parse`, which makes one ConfigError of what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dapo.errors import ConfigError
+
+FORMAT = 1  # version of the model folder
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+class TowerTuning(Settings):
+    """Deep tokens of one tower (progressive tuning).
+
+    depth: how many layers, from the first, receive learned tokens; None = all, 0 = no deep tokens.
+    alpha: weight of what the previous layer made of its tokens; 0 replaces them, 1 is shallow prompting.
+    carry: after the last such layer the tokens stay in the sequence ("keep") or are removed ("drop").
+    """
+
+    depth: int | None = Field(default=None, ge=0)
+    tokens: int = Field(default=4, ge=1)
+    alpha: Fraction = 0.01
+    carry: Literal["keep", "drop"] = "keep"
+
+
+class PromptSettings(Settings):
+    """What is said to the text tower.
+
+    kind: "hybrid" puts learned context before the words; "handwritten" puts the words into photo templates.
+    normal_phrases: how a good part is described; None = "flawless" (hybrid) or a short list (handwritten).
+    groups, context: E groups of l learned tokens.
+    normal_template, abnormal_template: the words after the context.
+    templates: photo templates around a handwritten phrase, with one {}; None = a short list.
+    context_init: "gaussian" draws from the statistics of the token table; "words" starts at `context_words`.
+    text_mask, text_pool: who sees whom in the text tower, where its feature is read (`TextTower.forward`).
+    """
+
+    kind: Literal["hybrid", "handwritten"] = "hybrid"
+    normal_phrases: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    groups: int = Field(default=10, ge=1)
+    context: int = Field(default=5, ge=1)
+    normal_template: Text = "{} object"
+    abnormal_template: Text = "{} anomaly object"
+    templates: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    context_init: Literal["gaussian", "words"] = "gaussian"
+    context_words: Text = "a close photo of a"
+    text_mask: Literal["causal", "full"] = "causal"
+    text_pool: Literal["eos", "unshifted"] = "eos"
+
+    @model_validator(mode="after")
+    def _templates_have_one_gap(self) -> PromptSettings:
+        for template in (self.normal_template, self.abnormal_template, *(self.templates or ())):
+            if template.count("{}") != 1:
+                raise ValueError(f"the template {template!r} needs one {{}} where the phrase goes")
+        return self
+
+
+class Fusion(Settings):
+    """Image score: sigmoid(g * global logit + m * logit of the top of the anomaly map + bias)."""
+
+    global_weight: float = 1.0
+    map_weight: float = 1.0
+    bias: float = 0.0
+
+
+class DetectorSettings(Settings):
+    """How a CLIP becomes a detector. Defaults: the published method.
+
+    taps: 1-based vision layers; None = the four quarter depths, or the last layer without an adapter.
+    adapter: tapped features into the joint space by "linear" (learned), "residual" (CLIP's own projection
+        plus a learned linear that starts at zero) or "none" (CLIP's own projection).
+    tau: temperature of the text-image softmax; None = the CLIP's own.
+    side: model side in pixels, a multiple of the patch; None = the CLIP's native side.
+    fit: "squash" to a square, or keep the "aspect" at about the same number of pixels.
+    scales: side multipliers whose maps and scores are averaged.
+    binary: anomaly map from all types' probabilities added ("sum"), or from the best type against normal
+        ("max"), which an additional name does not raise by itself.
+    image_abnormal: abnormal side of the image score: the "mean" of the defect features, or the best ("max").
+    image_score: the "global" feature alone, or "fused" with the top of the anomaly map by `fusion`.
+    type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
+    top: share of the patches that make the top of a map (at least one patch).
+    """
+
+    prompts: PromptSettings = PromptSettings()
+    text_deep: TowerTuning = TowerTuning()
+    vision_deep: TowerTuning = TowerTuning()
+    taps: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    adapter: Literal["linear", "residual", "none"] = "linear"
+    tau: Annotated[float, Field(gt=0)] | None = 0.07
+    side: Annotated[int, Field(ge=1)] | None = 518
+    fit: Literal["squash", "aspect"] = "squash"
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
+    binary: Literal["sum", "max"] = "sum"
+    image_abnormal: Literal["mean", "max"] = "mean"
+    image_score: Literal["global", "fused"] = "global"
+    fusion: Fusion = Fusion()
+    type_score: Literal["map", "global", "both"] = "both"
+    top: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+    @classmethod
+    def training_free(cls) -> DetectorSettings:
+        """A plain CLIP with handwritten prompts: nothing learned, its own size and temperature."""
+        none = TowerTuning(depth=0)
+        return cls(
+            prompts=PromptSettings(kind="handwritten"),
+            text_deep=none,
+            vision_deep=none,
+            adapter="none",
+            tau=None,
+            side=None,
+            binary="max",
+            image_abnormal="max",
+        )
+
+
+class TrainingData(Settings):
+    """One data set a model was trained on, for its card."""
+
+    name: Text
+    licence: Text
+    note: str = ""
+
+
+class ModelConfig(Settings):
+    """`config.json` of a model folder.
+
+    backbone: "backbone" for the subfolder of that name, else a folder or hub id.
+    defects: names inspected when the user gives none; None = the built-in vocabulary.
+    threshold: image score from which a part is defective. map_threshold: anomaly value that starts a region.
+    map_low: anomaly value down to which a region grows; None = map_threshold.
+    min_area: smallest region, as a share of the image's pixels.
+    recipe: anything that helps to make the model again (command, steps, time, machine).
+    metrics: measured figures.
+    """
+
+    format: Literal[1] = 1
+    name: Text
+    version: Text = "1"
+    description: str = ""
+    licence: str = ""
+    backbone: Text = "backbone"
+    detector: DetectorSettings = DetectorSettings()
+    defects: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    threshold: Fraction = 0.5
+    map_threshold: Fraction = 0.5
+    map_low: Fraction | None = None
+    min_area: Fraction = 0.0002
+    training_data: tuple[TrainingData, ...] = ()
+    seed: int | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _grows_downwards(self) -> ModelConfig:
+        if self.map_low is not None and self.map_low > self.map_threshold:
+            raise ValueError(f"map_low {self.map_low} is above map_threshold {self.map_threshold}")
+        return self
+
+
+class GeneratedSettings(Settings):
+    """Generated scenes to learn from.
+
+    samples: scenes in all, each seen once. textures: folder of real textures for their surfaces, or None.
+    names: least and most defect types a batch speaks of; its scenes show some of these and no others.
+    """
+
+    samples: int = Field(default=40_000, ge=1)
+    textures: Text | None = None
+    names: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (8, 24)
+
+    @model_validator(mode="after")
+    def _least_first(self) -> GeneratedSettings:
+        if self.names[0] > self.names[1]:
+            raise ValueError(f"names gives the least {self.names[0]} above the most {self.names[1]}")
+        return self
+
+
+class TrainingSettings(Settings):
+    """How prompts, deep tokens and adapters are learned. Defaults: the published method.
+
+    detector: None = that of the model folder if it holds anything learned, else the published method (at the
+        backbone's native side where its patch does not divide 518 px).
+    start: learn from "fresh" prompts, or go on from what the "model" folder has learned.
+    epochs: passes over a labelled dataset; generated scenes are new every time and have none.
+    batch: images a step, all of one product or one list of names. lr, betas, weight_decay: of Adam(W).
+    schedule: of the rate after `warmup` (a share of the steps): "constant", "linear" or "cosine" (down to 0).
+    local_weight, global_weight: of the losses of patches and images. loss_stride: judge every n-th pixel.
+    keep_close: weight of 1 - cosine between each state's feature and that of the handwritten prompts.
+    clip_grad: largest norm of the gradient. ema: save a running mean of what is learned, with this decay.
+    bad_images: "skip" what cannot be read, named and counted, or "stop".
+    workers: processes that prepare batches; 0 = none. save_every, log_every: steps.
+    backbone: "copy" it into the model folder, or "reference" it. stored: type of the saved weights.
+    name, description, licence, data_licence: for the model's card.
+    """
+
+    detector: DetectorSettings | None = None
+    start: Literal["fresh", "model"] = "fresh"
+    generated: GeneratedSettings = GeneratedSettings()
+    seed: Annotated[int, Field(ge=0)] = 42
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch: Annotated[int, Field(ge=1)] = 8
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Fraction = 0.0
+    local_weight: Annotated[float, Field(ge=0)] = 4.0
+    global_weight: Annotated[float, Field(ge=0)] = 1.0
+    loss_stride: Annotated[int, Field(ge=1)] = 1
+    keep_close: Annotated[float, Field(ge=0)] = 0.0
+    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    bad_images: Literal["skip", "stop"] = "skip"
+    workers: Annotated[int, Field(ge=0)] = 1
+    save_every: Annotated[int, Field(ge=1)] = 100
+    log_every: Annotated[int, Field(ge=1)] = 10
+    backbone: Literal["copy", "reference"] = "copy"
+    stored: Literal["float32", "float16"] = "float32"
+    name: Text | None = None
+    description: str = ""
+    licence: str = ""
+    data_licence: Text = "not stated"
+
+
+def parse(kind: type[SomeSettings], raw: Mapping[str, Any], where: str = "settings") -> SomeSettings:
+    """Build settings from plain values. Raises ConfigError naming the first field that is wrong."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = (
+                ", ".join(sorted(kind.model_fields)) if len(first["loc"]) == 1 else "see the documentation"
+            )
+            raise ConfigError(f"{where}: unknown key {field!r}; known here: {known}") from error
+        came = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+        raise ConfigError(f"{where}: {field or 'value'}: {first['msg']}{came}") from error

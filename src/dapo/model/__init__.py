@@ -1,0 +1,1 @@
+"""The method's core: CLIP towers, prompts, detector and model folders (torch lives here and above)."""

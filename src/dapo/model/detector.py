@@ -1,0 +1,340 @@
+"""Detector: a frozen CLIP, prompts, deep tokens and adapters that score images and patches.
+
+Goes in: pixels (b, 3, H, W) in [0, 1] and a vocabulary; comes out: `Scores`, probabilities on the patch grid.
+The text features of a vocabulary do not depend on the images: they are encoded once and kept.
+
+Source: DAPO (arXiv 2512.09446); dense scoring with tapped layers and linear adapters APRIL-GAN (2305.17382).
+Axis names: b images, n patches, m taps, t states (0 = normal), k defect types, gh gw patch grid, d joint
+width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dapo.config import DetectorSettings, TowerTuning
+from dapo.errors import ConfigError
+from dapo.model.clip import Clip
+from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
+from dapo.model.weights import fill_weights
+from dapo.vocabulary import Vocabulary
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
+KEPT_VOCABULARIES = 32  # whose text features are remembered
+CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1 before their logit is taken
+
+
+@dataclass(frozen=True)
+class Features:
+    """Unit-length float32 image features."""
+
+    cls: Float[Tensor, "b d"]
+    taps: list[Float[Tensor, "b n d"]]
+    rows: int  # n = rows * columns
+    columns: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities in [0, 1]; maps are on the patch grid."""
+
+    image: Float[Tensor, " b"]
+    binary: Float[Tensor, "b gh gw"]
+    types: Float[Tensor, "b k gh gw"]
+    type_image: Float[Tensor, "b k"]
+
+
+class Detector(nn.Module):
+    """Scores images against any list of defect types. Only what is not `clip` is learned."""
+
+    def __init__(self, clip: Clip, settings: DetectorSettings | None = None) -> None:
+        """Freezes `clip`. Raises ConfigError where settings and towers do not fit."""
+        super().__init__()
+        settings = settings or DetectorSettings()
+        facts = clip.config
+        self.settings = settings
+        self.clip = clip.freeze()
+        self.precision: Precision = "auto"
+        self.taps = settings.taps or default_taps(facts.vision.layers, settings.adapter)
+        self.side = settings.side or facts.side
+        _check_fit(settings, clip, self.taps, self.side)
+
+        device = clip.logit_scale.device
+        self.prompts = build_prompts(clip, settings.prompts)
+        self.text_deep = self.vision_deep = None
+        if shape := _deep_shape(settings.text_deep, facts.text.layers, facts.text.width):
+            table = clip.text.token_embedding.weight.detach()
+            self.text_deep = nn.Parameter(gaussian_like_tokens(table, shape))
+        if shape := _deep_shape(settings.vision_deep, facts.vision.layers, facts.vision.width):
+            bound = math.sqrt(6 / (3 * facts.patch**2 + facts.vision.width))
+            self.vision_deep = nn.Parameter(torch.empty(shape, device=device).uniform_(-bound, bound))
+        count = 0 if settings.adapter == "none" else len(self.taps)
+        self.adapters = nn.ModuleList(
+            nn.Linear(facts.vision.width, facts.dim, device=device) for _ in range(count)
+        )
+        if settings.adapter == "residual":
+            for parameter in self.adapters.parameters():
+                nn.init.zeros_(parameter)
+        self._kept: OrderedDict[Any, Tensor] = OrderedDict()
+
+    @property
+    def input_side(self) -> int:
+        """Pixels per side at which images should be prepared: that of the largest scale."""
+        return (
+            max(1, round(self.side * max(self.settings.scales) / self.clip.config.patch))
+            * self.clip.config.patch
+        )
+
+    def forward(self, pixels: Float[Tensor, "b 3 hh ww"], text: Vocabulary | Tensor) -> Scores:
+        """Score pixels in [0, 1], prepared at `input_side`, against a vocabulary or its features (t, d)."""
+        states = text if isinstance(text, Tensor) else self.text_features(text)
+        seen = [self.features(view) for view in self._views(pixels)]
+        rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
+        binary = types = pixels.new_zeros(())
+        for features in seen:
+            own_binary, own_types = self._maps(features, states)
+            binary = binary + _resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
+            types = types + _resized(own_types, rows, columns) / len(seen)
+        logits = torch.stack([self.logits(f.cls, states) for f in seen]).mean(0)
+        abnormal = torch.stack([self._abnormal_logit(f.cls, states) for f in seen]).mean(0)
+        return Scores(
+            image=self._image_score(abnormal, binary),
+            binary=binary,
+            types=types,
+            type_image=self._type_scores(logits, types),
+        )
+
+    def features(self, pixels: Float[Tensor, "b 3 hh ww"]) -> Features:
+        """Global and tapped patch features of pixels in [0, 1], through deep tokens and adapters."""
+        tuning, vision = self.settings.vision_deep, self.clip.vision
+        with self.autocast(pixels.device):
+            seen = vision(
+                self.clip.normalise(pixels),
+                deep=self.vision_deep,
+                alpha=tuning.alpha,
+                taps=self.taps,
+                carry=tuning.carry,
+            )
+            dense = [self._adapt(m, tap) for m, tap in enumerate(seen.taps)]
+        patch = self.clip.config.patch
+        return Features(
+            cls=F.normalize(seen.cls.float(), dim=-1),
+            taps=[F.normalize(z.float(), dim=-1) for z in dense],
+            rows=pixels.shape[2] // patch,
+            columns=pixels.shape[3] // patch,
+        )
+
+    def _adapt(self, m: int, tap: Tensor) -> Tensor:
+        if self.settings.adapter == "linear":
+            return self.adapters[m](tap)  # type: ignore[no-any-return]
+        projected = self.clip.vision.project(tap)
+        return projected + self.adapters[m](tap) if self.settings.adapter == "residual" else projected
+
+    def text_features(self, vocabulary: Vocabulary) -> Float[Tensor, "t d"]:
+        """T: one unit-length float32 feature for normal (row 0) and each defect type.
+
+        Remembered by value of the names and phrases, unless gradients are on or the detector is training.
+        """
+        if torch.is_grad_enabled() or self.training:
+            return self._encode_states(vocabulary)
+        key = tuple((defect.name, tuple(defect.phrases)) for defect in vocabulary.defects)
+        if key not in self._kept:
+            self._kept[key] = self._encode_states(vocabulary)
+            if len(self._kept) > KEPT_VOCABULARIES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _encode_states(self, vocabulary: Vocabulary) -> Float[Tensor, "t d"]:
+        batch: PromptBatch = self.prompts(self.clip, vocabulary)
+        with self.autocast(batch.embeddings.device):
+            if torch.is_grad_enabled():
+                features = self._encode(batch, torch.arange(len(batch.eos)))
+            else:  # in pieces of similar length, so that memory is bounded and little of it is padding
+                order = batch.eos.argsort(stable=True)
+                pieces = [self._encode(batch, piece) for piece in order.split(TEXT_CHUNK)]
+                features = torch.cat(pieces)[order.argsort()]
+        return average_states(features.float(), batch, normalise_each=self.prompts.normalise_each)
+
+    def _encode(self, batch: PromptBatch, part: Int[Tensor, " s"]) -> Float[Tensor, "s d"]:
+        tuning, prompts = self.settings.text_deep, self.settings.prompts
+        eos = batch.eos[part]
+        longest = int(eos.max()) + 1
+        encoded: Tensor = self.clip.text(
+            batch.embeddings[part, :longest],
+            eos,
+            deep=self.text_deep,
+            alpha=tuning.alpha,
+            mask=prompts.text_mask,
+            pool=prompts.text_pool,
+            lengths=eos + 1,
+            carry=tuning.carry,
+        )
+        return encoded
+
+    def logits(
+        self, features: Float[Tensor, "*some d"], states: Float[Tensor, "t d"]
+    ) -> Float[Tensor, "*some t"]:
+        """Cosines of unit-length features with the states, over the temperature."""
+        with torch.autocast(features.device.type, enabled=False):
+            return features @ states.T * self._sharpness()
+
+    def _sharpness(self) -> float | Tensor:
+        """Inverse temperature."""
+        return self.clip.logit_scale.exp() if self.settings.tau is None else 1 / self.settings.tau
+
+    def global_logits(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, "b 2"]:
+        """Image logits against [t_0, t_a], t_a the normalised mean of the defect features."""
+        abnormal = F.normalize(states[1:].mean(0), dim=-1)
+        return self.logits(features.cls, torch.stack([states[0], abnormal]))
+
+    def _abnormal_logit(self, cls: Float[Tensor, "b d"], states: Float[Tensor, "t d"]) -> Float[Tensor, " b"]:
+        """Log-odds that the image is abnormal, from the global feature."""
+        if self.settings.image_abnormal == "max":
+            logits = self.logits(cls, states)
+            return logits[:, 1:].amax(1) - logits[:, 0]
+        abnormal = F.normalize(states[1:].mean(0), dim=-1)
+        normal, defective = self.logits(cls, torch.stack([states[0], abnormal])).unbind(1)
+        return defective - normal
+
+    def _maps(
+        self, features: Features, states: Float[Tensor, "t d"]
+    ) -> tuple[Float[Tensor, "b gh gw"], Float[Tensor, "b k gh gw"]]:
+        """Anomaly map and type maps of one view, averaged over the taps."""
+        grid = (features.rows, features.columns)
+        binary = types = states.new_zeros(())
+        for tap in features.taps:
+            logits = self.logits(tap, states)
+            probabilities = logits.softmax(-1)
+            if self.settings.binary == "max":
+                abnormal = (logits[..., 1:].amax(-1) - logits[..., 0]).sigmoid()
+            else:
+                abnormal = probabilities[..., 1:].sum(-1)
+            binary = binary + abnormal.view(-1, *grid) / len(features.taps)
+            types = types + probabilities[..., 1:].mT.reshape(len(tap), -1, *grid) / len(features.taps)
+        return binary.clamp(0, 1), types.clamp(0, 1)
+
+    def _image_score(
+        self, abnormal: Float[Tensor, " b"], binary: Float[Tensor, "b gh gw"]
+    ) -> Float[Tensor, " b"]:
+        if self.settings.image_score == "global":
+            return abnormal.sigmoid()
+        fusion, top = self.settings.fusion, top_mean(binary, self.settings.top)
+        return (
+            fusion.global_weight * abnormal + fusion.map_weight * top.logit(CERTAIN) + fusion.bias
+        ).sigmoid()
+
+    def _type_scores(
+        self, logits: Float[Tensor, "b t"], types: Float[Tensor, "b k gh gw"]
+    ) -> Float[Tensor, "b k"]:
+        overall, local = logits.softmax(-1)[:, 1:], top_mean(types, self.settings.top)
+        return {"global": overall, "map": local, "both": (overall + local) / 2}[self.settings.type_score]
+
+    def _views(self, pixels: Float[Tensor, "b 3 hh ww"]) -> list[Tensor]:
+        """The pixels at each scale, in multiples of the patch; the largest is the pixels as they are."""
+        patch, largest = self.clip.config.patch, max(self.settings.scales)
+        views = []
+        for scale in self.settings.scales:
+            size = [max(1, round(length * scale / largest / patch)) * patch for length in pixels.shape[2:]]
+            if size == list(pixels.shape[2:]):
+                views.append(pixels)
+            else:
+                small = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+                views.append(small.clamp(0, 1))
+        return views
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Where towers run: in bf16 if `precision` says so or, on "auto", where it is native."""
+        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(device))
+        return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Everything learned, by name: contexts, deep tokens, adapters."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("clip.")}
+
+    def load_learned(self, state: Mapping[str, Tensor], where: str = "the learned weights") -> None:
+        """Put learned tensors in. Raises ModelError unless names and shapes are exactly this detector's."""
+        fill_weights(self, {name: name for name in self.learned_state()}, state, where)
+        self._kept.clear()
+
+    def train(self, mode: bool = True) -> Detector:
+        """As in torch; forgets text features, since learned tensors may have changed."""
+        self._kept.clear()
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Detector:
+        self._kept.clear()  # the detector moves to another device or type
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def default_taps(layers: int, adapter: str) -> tuple[int, ...]:
+    """Layers to tap: the four quarter depths (6, 12, 18, 24 of 24), or the last without an adapter."""
+    if adapter == "none":
+        return (layers,)
+    return tuple(dict.fromkeys(max(1, (layers * quarter + 2) // 4) for quarter in (1, 2, 3, 4)))
+
+
+def top_mean(maps: Float[Tensor, "*some gh gw"], share: float) -> Float[Tensor, "*some"]:
+    """Mean of the highest `share` of each map's patches, at least one patch."""
+    flat = maps.flatten(-2)
+    return flat.topk(max(1, round(share * flat.shape[-1]))).values.mean(-1)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True where bf16 matrix products run natively, so that autocast is faster and not an emulation."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and cpu_has_bf16()
+
+
+def cpu_has_bf16() -> bool:
+    """True on x86 CPUs with AVX-512 BF16 or AMX."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _deep_shape(tuning: TowerTuning, layers: int, width: int) -> tuple[int, int, int] | None:
+    depth = layers if tuning.depth is None else tuning.depth
+    return (depth, tuning.tokens, width) if depth else None
+
+
+def _check_fit(settings: DetectorSettings, clip: Clip, taps: tuple[int, ...], side: int) -> None:
+    facts = clip.config
+    towers = (
+        ("text_deep", settings.text_deep, facts.text),
+        ("vision_deep", settings.vision_deep, facts.vision),
+    )
+    for name, tuning, tower in towers:
+        if (tuning.depth or 0) > tower.layers:
+            raise ConfigError(
+                f"{name}.depth is {tuning.depth}, but the tower has {tower.layers} layers; lower it"
+            )
+    if max(taps) > facts.vision.layers:
+        raise ConfigError(
+            f"taps names layer {max(taps)}, but the vision tower has {facts.vision.layers} layers"
+        )
+    if side % facts.patch:
+        near = max(1, round(side / facts.patch)) * facts.patch
+        raise ConfigError(
+            f"side is {side} px, expected a multiple of the patch, {facts.patch} px; {near} is the nearest"
+        )
+
+
+def _resized(maps: Float[Tensor, "b c gh gw"], rows: int, columns: int) -> Tensor:
+    if maps.shape[2:] == (rows, columns):
+        return maps
+    return F.interpolate(maps, (rows, columns), mode="bilinear", align_corners=False)
