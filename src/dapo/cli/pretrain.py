@@ -1,0 +1,62 @@
+"""``dapo pretrain``: the embedded backbone from generated images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from dapo.cli.main import debug_option
+
+
+@click.command(name="pretrain")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/pretrain"), show_default=True
+)
+@click.option(
+    "--textures",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of photographed surfaces (JPEG), one sub-folder a material. Default: all are drawn.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--samples", type=click.IntRange(min=64), help="Images to learn from. Default: the recipe's.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that draw."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that compute. Default: torch's choice.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
+@debug_option
+def command(
+    out: Path,
+    textures: Path | None,
+    seed: int,
+    samples: int | None,
+    workers: int,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Train a small CLIP on generated images of parts and flaws: the text tower, then the image tower.
+
+    Writes OUT/backbone, a Hugging Face CLIP folder. Interrupted, it goes on where it stopped when called
+    again.
+    Learn prompts on top with `dapo train --dataset generated --model OUT/backbone`.
+    """
+    import torch
+
+    from dapo.pretraining.recipe import Recipe, pretrain
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = Recipe().seeded(seed)
+    if samples is not None:
+        recipe = replace(recipe, image=replace(recipe.image, samples=samples))
+    folder = pretrain(
+        out,
+        textures=textures,
+        recipe=recipe,
+        workers=workers,
+        device=device,
+        log=lambda line: click.echo(line, err=True),
+    )
+    click.echo(str(folder))

@@ -1,0 +1,84 @@
+"""Flaws of traces on boards and prints: opens, shorts, spurs and mouse bites.
+
+Each function draws one visual family on a `Canvas`; see canvas.py for what goes in and out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dapo.pretraining.fields import Field, Rng, blob, blur, strokes, walk
+from dapo.pretraining.flaws.canvas import Canvas, flaw, paint, place, scaled
+from dapo.pretraining.surfaces import Rgb
+
+
+def _metals(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, Field]:
+    """(ground colour, trace colour, trace coverage) by splitting the picture's luminance in two at its
+    middle.
+    """
+    grey = canvas.image.mean(2)
+    low, high = np.quantile(grey, [0.05, 0.95])
+    bright = grey > (low + high) / 2
+    if bright.all() or not bright.any():
+        mean = canvas.image.mean((0, 1))
+        return mean, np.clip(1.3 * mean + 0.15, 0, 1), bright.astype(np.float32)
+    ground, trace = canvas.image[~bright].mean(0), canvas.image[bright].mean(0)
+    if bright.mean() > 0.5:
+        ground, trace, bright = trace, ground, ~bright
+    return ground, trace, bright.astype(np.float32)
+
+
+def _on_trace(canvas: Canvas, rng: Rng, trace: Field) -> tuple[float, float]:
+    places = np.argwhere(trace > 0.5)
+    if len(places) == 0:
+        return place(canvas, rng)
+    y, x = places[rng.integers(len(places))]
+    return float(y), float(x)
+
+
+@flaw("open")
+def _open(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A trace interrupted: a gap across it filled with the ground colour."""
+    h, w = canvas.size
+    ground, _, trace = _metals(canvas)
+    cy, cx = _on_trace(canvas, rng, trace)
+    cover = blob(
+        rng, h, w, cy, cx, scaled(canvas, rng, 2.5, 7), wobble=0.3, aspect=rng.uniform(1, 1.6)
+    ) * blur(trace, 0.7)
+    return paint(canvas, cover, ground), (cover > 0.25).astype(np.float32)
+
+
+@flaw("short")
+def _short(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Two traces joined by a bridge of trace material."""
+    h, w = canvas.size
+    _, metal, trace = _metals(canvas)
+    cy, cx = _on_trace(canvas, rng, trace)
+    path = walk(rng, cy, cx, scaled(canvas, rng, 10, 26), turn=0.15, steps=5)
+    cover = strokes(h, w, [path], [scaled(canvas, rng, 1.5, 4)]) * (1 - trace)
+    return paint(canvas, cover, metal), (cover > 0.3).astype(np.float32)
+
+
+@flaw("spur")
+def _spur(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A thorn of trace material, or an island of it (spurious copper), on the ground."""
+    h, w = canvas.size
+    _, metal, trace = _metals(canvas)
+    cy, cx = _on_trace(canvas, rng, trace) if rng.random() < 0.5 else place(canvas, rng)
+    cover = blob(rng, h, w, cy, cx, scaled(canvas, rng, 2, 6), wobble=0.5, aspect=rng.uniform(1, 2)) * (
+        1 - blur(trace, 0.6)
+    )
+    return paint(canvas, cover, metal), (cover > 0.3).astype(np.float32)
+
+
+@flaw("mouse_bite")
+def _mouse_bite(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A bite out of the side of a trace."""
+    h, w = canvas.size
+    ground, _, trace = _metals(canvas)
+    rim = np.argwhere((blur(trace, 1.0) > 0.3) & (blur(trace, 1.0) < 0.7))
+    cy, cx = rim[rng.integers(len(rim))] if len(rim) else place(canvas, rng)
+    cover = blob(rng, h, w, float(cy), float(cx), scaled(canvas, rng, 1.8, 4.5), wobble=0.4) * blur(
+        trace, 0.5
+    )
+    return paint(canvas, cover, ground), (cover > 0.3).astype(np.float32)

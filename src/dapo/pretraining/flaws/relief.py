@@ -1,0 +1,216 @@
+"""Flaws of form: pressed in, pushed out, pierced or bent. Light tells them from stains.
+
+Each function draws one visual family on a `Canvas`; see canvas.py for what goes in and out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dapo.pretraining.fields import Field, Rng, blob, blur, grid, ramp, relief, rotated
+from dapo.pretraining.flaws.canvas import (
+    Canvas,
+    add_light,
+    flaw,
+    paint,
+    place,
+    polarity,
+    random_colour,
+    scaled,
+)
+from dapo.pretraining.surfaces import Rgb
+
+
+def _swell(canvas: Canvas, rng: Rng, low: float, high: float, sign: float) -> tuple[Rgb, Field]:
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    radius = scaled(canvas, rng, low, high)
+    v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
+    u = u / np.float32(rng.uniform(1, 1.8))
+    r2 = (u * u + v * v) / np.float32(radius**2)
+    height = np.exp(-1.6 * r2) * np.float32(radius * sign)
+    light = relief(height, rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.55))
+    return add_light(canvas, canvas.support, light), ramp(
+        (np.sqrt(r2) - 1) * np.float32(radius), 1.5
+    ) * canvas.support
+
+
+@flaw("dent")
+def _dent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Pressed in: lit on the far side, shaded on the near side; the texture stays."""
+    image, cover = _swell(canvas, rng, 4, 22, -1.0)
+    return image * (1 - np.float32(rng.uniform(0.0, 0.25)) * blur(cover, 2.0)[..., None]), cover
+
+
+@flaw("bump")
+def _bump(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Pushed out: a soft swelling with a brighter crown."""
+    image, cover = _swell(canvas, rng, 4, 20, 1.0)
+    return image + (blur(cover, 3.0) * cover * np.float32(rng.uniform(0.0, 0.14)))[..., None], cover
+
+
+@flaw("bubble")
+def _bubble(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A blister: a thin ring and a small highlight, one or several."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    image, total = canvas.image, np.zeros((h, w), np.float32)
+    light = rng.uniform(0, 2 * np.pi)
+    for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 7)):
+        r = scaled(canvas, rng, 2.2, 12)
+        y, x = cy + rng.normal(0, 10 * canvas.unit), cx + rng.normal(0, 10 * canvas.unit)
+        v, u = rotated(h, w, y, x, 0.0)
+        d = np.sqrt(v * v + u * u)
+        ring = np.exp(-((d - r) ** 2) / np.float32(max(0.6, r * 0.16) ** 2))
+        spot = np.exp(
+            -((u - np.cos(light) * r * 0.45) ** 2 + (v - np.sin(light) * r * 0.45) ** 2)
+            / np.float32((r * 0.28) ** 2)
+        )
+        image = image + ((ring * np.float32(-0.22) + spot * np.float32(0.4)) * canvas.support)[..., None]
+        total = np.maximum(total, ramp(d - np.float32(r)))
+    return image, total * canvas.support
+
+
+@flaw("hole")
+def _hole(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Through the part: what is behind shows, with a rim; round, ragged or punched."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    cover = (
+        blob(
+            rng,
+            h,
+            w,
+            cy,
+            cx,
+            scaled(canvas, rng, 2.5, 15),
+            wobble=rng.choice([0.05, 0.3]),
+            aspect=rng.uniform(1, 1.5),
+        )
+        * canvas.support
+    )
+    behind = (
+        canvas.background.mean((0, 1)) * rng.uniform(0.1, 1.0)
+        if rng.random() < 0.4
+        else random_colour(rng, 0.0, 0.15, 0.02)
+    )
+    image = paint(canvas, cover, behind)
+    rim = np.clip(blur(cover, 1.2 * canvas.unit) * 2 - cover, 0, 1) * (1 - cover)
+    return image + (rim * np.float32(rng.normal(0, 0.2)))[..., None], cover
+
+
+@flaw("pit")
+def _pit(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Blowholes and pores: small, dark, round-edged cavities with a lit far wall; one, a few or a field of
+    them.
+    """
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    kind = rng.random()
+    count = 1 if kind < 0.55 else int(rng.integers(2, 6)) if kind < 0.8 else int(rng.integers(12, 50))
+    spread = rng.uniform(6, 16) if count < 12 else rng.uniform(14, 40)
+    total = np.zeros((h, w), np.float32)
+    aspect = rng.uniform(1, 1.9)
+    for _ in range(count):
+        y, x = (
+            (cy, cx)
+            if count == 1
+            else (cy + rng.normal(0, spread * canvas.unit), cx + rng.normal(0, spread * canvas.unit))
+        )
+        r = scaled(canvas, rng, 1.0, 5.0 if count < 12 else 2.0)
+        if count < 12:
+            total = np.maximum(
+                total, blob(rng, h, w, y, x, r, wobble=0.2, aspect=aspect, angle=rng.uniform(0, np.pi))
+            )
+        else:
+            v, u = rotated(h, w, y, x, 0.0)
+            total = np.maximum(total, ramp(np.sqrt(v * v + u * u) - np.float32(r)))
+    total = total * canvas.support
+    image = canvas.image * (1 - np.float32(rng.uniform(0.35, 0.9)) * total[..., None])
+    wall = relief(blur(total, 0.7), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.4))
+    return image + wall[..., None], total
+
+
+@flaw("poke")
+def _poke(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Pricked by something sharp: a dark point in a raised, lit crater."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    r = scaled(canvas, rng, 2.0, 7)
+    core = blob(rng, h, w, cy, cx, r * 0.5, wobble=0.3)
+    v, u = rotated(h, w, cy, cx, 0.0)
+    d = np.sqrt(v * v + u * u)
+    crater = np.exp(-((d - r) ** 2) / np.float32((0.45 * r) ** 2)) * np.float32(r)
+    image = (
+        canvas.image + relief(crater, rng.uniform(0, 2 * np.pi), 0.4)[..., None] * canvas.support[..., None]
+    )
+    image = image * (1 - np.float32(rng.uniform(0.5, 0.95)) * core[..., None])
+    return image, ramp(d - np.float32(r * 1.35), 1.5) * canvas.support
+
+
+@flaw("squeeze")
+def _squeeze(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Pinched: the texture is drawn together toward a line, with shading."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    r = scaled(canvas, rng, 10, 28)
+    v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
+    inside = np.exp(-(v * v + u * u * 0.4) / np.float32(2 * (r * 0.6) ** 2))
+    pull = np.float32(rng.uniform(0.4, 0.8)) * inside
+    y, x = grid(h, w)
+    sy = np.clip(y + (y - np.float32(cy)) * pull * 1.5, 0, h - 1).astype(np.int64)
+    sx = np.clip(x + (x - np.float32(cx)) * pull * 1.5, 0, w - 1).astype(np.int64)
+    image = canvas.image[sy, sx]
+    light = relief(inside * np.float32(r), rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.35))
+    return image + (light * canvas.support)[..., None], ramp(
+        (0.35 - inside) * np.float32(r), 2.0
+    ) * canvas.support
+
+
+@flaw("bent")
+def _bent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """Part of the picture is displaced along a bend: lines kink, edges step out of place."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
+    half = scaled(canvas, rng, 9, 26)
+    amount = scaled(canvas, rng, 3, 11) * polarity(rng)
+    inside = np.clip(1 - np.abs(u) / np.float32(half), 0, 1) * ramp(np.abs(v) - np.float32(half), half * 0.5)
+    y, x = grid(h, w)
+    angle = rng.uniform(0, np.pi)
+    sy = np.clip(y + np.float32(amount * np.sin(angle)) * inside, 0, h - 1).astype(np.int64)
+    sx = np.clip(x + np.float32(amount * np.cos(angle)) * inside, 0, w - 1).astype(np.int64)
+    image = (
+        canvas.image[sy, sx]
+        + (relief(inside * np.float32(half), angle, rng.uniform(0.05, 0.3)) * canvas.support)[..., None]
+    )
+    changed = np.abs(image - canvas.image).max(2) > 0.05
+    return image, ((blur(changed.astype(np.float32), 2.0) > 0.2) & (inside > 0.15)).astype(np.float32)
+
+
+@flaw("roll_mark")
+def _roll_mark(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """An impression of a roll or tool: a long lens or arc with a lit and a shaded flank, sometimes repeated
+    at a pitch.
+    """
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    angle = rng.uniform(0, np.pi)
+    half, thick = scaled(canvas, rng, 14, 60), scaled(canvas, rng, 1.5, 7)
+    image, total = canvas.image, np.zeros((h, w), np.float32)
+    strength, side, bow = rng.uniform(0.1, 0.35), polarity(rng), rng.normal(0, 0.006)
+    pitch = rng.uniform(18, 45) * canvas.unit
+    for i in range(1 if rng.random() < 0.7 else 3):
+        v, u = rotated(
+            h, w, cy + i * pitch * np.sin(angle + 1.57), cx + i * pitch * np.cos(angle + 1.57), angle
+        )
+        v = v + np.float32(bow) * u * u
+        taper = np.clip(1 - (u / np.float32(half)) ** 2, 0.0, 1)
+        lens = ramp(np.abs(v) - np.float32(thick) * taper, 1.5) * (taper > 0.02)
+        flank = v / np.float32(thick) * lens * np.float32(strength * 1.6 * side)
+        image = (
+            image
+            + ((flank - lens * np.float32(strength * rng.uniform(0.2, 0.8))) * canvas.support)[..., None]
+        )
+        total = np.maximum(total, lens)
+    return image, total * canvas.support

@@ -1,0 +1,246 @@
+"""The generated world and the image stage: exact masks, determinism, resuming, refusing foreign states."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import maximum_filter
+from tiny import tiny_clip
+
+from dapo.errors import ConfigError
+from dapo.pretraining.batches import stream
+from dapo.pretraining.captions import caption
+from dapo.pretraining.contrastive import ImageStage, PhraseTable, stage_loss, train_images
+from dapo.pretraining.fields import noise, ramp, strokes
+from dapo.pretraining.flaws import FLAWS, Canvas, draw_flaw
+from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.parts import OTHER_SHAPES, SHAPES, draw_part
+from dapo.pretraining.scenes import World
+from dapo.pretraining.surfaces import FAMILIES, Textures, draw_surface
+
+SIDE = 112
+
+
+def plain_canvas(rng: np.random.Generator, side: int = SIDE) -> Canvas:
+    """A mid-grey, faintly textured part on a dark ground, with an edge inside the picture."""
+    image = 0.5 + 0.02 * noise(rng, side, side, 1.0)[..., None] * np.ones(3, np.float32)
+    support = ramp(np.abs(np.mgrid[0:side, 0:side][1].astype(np.float32) - side / 2) - side * 0.42)
+    background = np.full((side, side, 3), 0.1, np.float32)
+    whole = background + (image - background) * support[..., None]
+    return Canvas(whole.astype(np.float32), support, background, upright=False)
+
+
+@pytest.mark.parametrize("family", FLAWS)
+def test_a_flaw_changes_the_picture_where_its_mask_is_and_hardly_elsewhere(family: str) -> None:
+    inside, outside = [], []
+    for seed in range(14):
+        rng = np.random.default_rng(seed)
+        canvas = plain_canvas(rng)
+        answer = draw_flaw(family, canvas, rng)
+        if answer is None:
+            continue
+        image, cover = answer
+        assert image.shape == canvas.image.shape and image.dtype == np.float32
+        assert image.min() >= 0 and image.max() <= 1 and np.isfinite(image).all()
+        assert cover.shape == (SIDE, SIDE) and cover.min() >= 0 and cover.max() <= 1.001
+        change = np.abs(image - canvas.image).max(2)
+        inside.append(change[cover > 0.3].mean())
+        outside.append(change[maximum_filter(cover, size=13) < 0.02].mean())
+    assert len(inside) >= 3, "hardly ever visible"  # a shift shows on a pattern, hardly on a plain part
+    assert np.mean(inside) > 4 * np.mean(outside)
+
+
+@pytest.mark.parametrize("side", [64, 112, 256])
+def test_flaws_scale_with_the_picture(side: int) -> None:
+    shares = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        answer = draw_flaw("hole", plain_canvas(rng, side), rng)
+        if answer is not None:
+            shares.append((answer[1] > 0.35).mean())
+    assert 0.003 < np.median(shares) < 0.05
+
+
+def test_a_scene_is_the_same_whenever_it_is_drawn() -> None:
+    first, again = World(seed=3).scene(7), World(seed=3).scene(7)
+    assert np.array_equal(first.image, again.image)
+    assert first.masks.keys() == again.masks.keys()
+    assert not np.array_equal(first.image, World(seed=4).scene(7).image)
+    assert not np.array_equal(first.image, World(seed=3).scene(8).image)
+
+
+def test_scenes_have_exact_disjoint_masks_and_the_stated_share_of_good_parts() -> None:
+    world = World(seed=1, normal=0.4)
+    scenes = [world.scene(i, 64, 64) for i in range(150)]
+    good = sum(not scene.masks for scene in scenes)
+    assert 45 <= good <= 90
+    assert len({name for scene in scenes for name in scene.masks}) > 25
+    assert any(len(scene.masks) > 1 for scene in scenes)
+    for scene in scenes:
+        assert scene.image.dtype == np.uint8 and scene.image.shape == (64, 64, 3)
+        stacked = list(scene.masks.values())
+        assert all(mask.sum() >= 4 for mask in stacked)
+        if len(stacked) > 1:
+            assert np.sum(stacked, axis=0).max() == 1, "two flaws claim one pixel"
+
+
+def test_the_other_world_shows_parts_the_first_never_does() -> None:
+    def names(other: bool) -> set[str]:
+        return {draw_part(np.random.default_rng(i), 64, 64, None, other=other).name for i in range(150)}
+
+    first, second = names(False), names(True)
+    assert first & set(OTHER_SHAPES) == set()
+    assert second & set(SHAPES) <= set(OTHER_SHAPES)
+    assert {"gear", "bottle"} <= second
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_surface_fits_oblong_pictures(family: str) -> None:
+    for seed in range(4):
+        drawn = FAMILIES[family](np.random.default_rng(seed), 40, 72)
+        assert drawn.shape[:2] == (40, 72) and np.isfinite(drawn).all()
+
+
+def test_textures_are_trimmed_and_worn_ones_left_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for material in ("steel", "rust"):
+        (tmp_path / material).mkdir()
+        pixels = rng.integers(40, 200, (128, 128, 3), dtype=np.uint8)
+        pixels[96:] = 255  # the white padding of a preview sheet
+        Image.fromarray(pixels).save(tmp_path / material / "001.jpg", quality=95)
+    textures = Textures(tmp_path)
+    assert [name for name, _ in textures.items] == ["steel"]
+    assert textures.items[0][1].shape[0] < 98
+    surface = draw_surface(rng, 48, 64, textures, share=1.0)
+    assert surface.name == "steel" and surface.image.shape == (48, 64, 3)
+    assert not Textures(tmp_path / "nowhere") and not Textures(None)
+
+
+def test_captions_name_every_flaw_with_taught_phrases_only() -> None:
+    lexicon, world, rng = Lexicon.builtin(), World(seed=2, normal=0.0), np.random.default_rng(0)
+    for i in range(60):
+        scene = world.scene(i)
+        text = caption(scene, lexicon, rng)
+        for family in scene.masks:
+            taught = [p for kind in lexicon.by_visual(family) for p in lexicon.train_phrases(kind.id)]
+            assert any(phrase in text for phrase in taught), (family, text)
+
+
+def test_the_lexicon_has_words_for_every_family_that_is_drawn() -> None:
+    assert set(FLAWS) == set(Lexicon.builtin().visuals)
+
+
+def test_strokes_cover_what_their_width_says() -> None:
+    line = strokes(40, 40, [[(5.0, 20.0), (35.0, 20.0)]], [4.0])
+    assert line.sum() == pytest.approx(30 * 4, rel=0.2)
+    assert strokes(40, 40, [[(5.0, 20.0), (35.0, 20.0)]], [0.5]).max() <= 1.0
+
+
+def one_batch(side: int = 32):  # type: ignore[no-untyped-def]
+    families = ("scratch", "hole", "stain")
+    world = World(seed=5, families=families, normal=0.3)
+    batches = stream(
+        world, Lexicon.builtin(), families=families, numbers=range(1), size=8, side=side, patch=8, workers=0
+    )
+    return world, next(batches)
+
+
+def test_a_batch_tells_each_patch_what_covers_it() -> None:
+    world, batch = one_batch(48)
+    for i in range(8):
+        scene = world.scene(i, 48, 48)
+        flawed = np.zeros((48, 48), bool)
+        for mask in scene.masks.values():
+            flawed |= mask
+        share = flawed.reshape(6, 8, 6, 8).mean((1, 3)).ravel()
+        assert np.allclose(batch.cover[i].numpy(), share, atol=1e-6)
+        assert ((batch.kind[i].numpy() >= 0) == (share > 0)).all()
+        present = torch.nonzero(batch.present[i]).ravel().tolist()
+        assert {world.families[k] for k in present} == set(scene.masks)
+
+
+TINY = ImageStage(
+    samples=48,
+    batch=8,
+    side=32,
+    large_side=48,
+    large_share=0.25,
+    taps=(1,),
+    save_every=3,
+    masked_until=0.5,
+    seed=1,
+)
+
+
+def tiny_world() -> World:
+    return World(seed=5, families=("scratch", "hole", "stain"), normal=0.3)
+
+
+def trained(folder: Path, stage: ImageStage = TINY, until: int | None = None) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    clip = tiny_clip(max_position_embeddings=160)
+    answer = train_images(clip, tiny_world(), Lexicon.builtin(), folder, stage, workers=0, until=until)
+    return {name: tensor.clone() for name, tensor in answer.vision.state_dict().items()}
+
+
+def test_an_interrupted_image_stage_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    trained(tmp_path / "parts", until=3)
+    again = trained(tmp_path / "parts")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_state_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    trained(tmp_path, until=3)
+    with pytest.raises(ConfigError, match=r"lr_rest = 0\.0012.*0\.5"):
+        trained(tmp_path, dataclasses.replace(TINY, lr_rest=0.5))
+
+
+def test_the_text_tower_stays_locked_and_the_vision_tower_learns(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = tiny_clip(max_position_embeddings=160)
+    before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
+    train_images(clip, tiny_world(), Lexicon.builtin(), tmp_path, TINY, workers=0, until=2)
+    moved = {name for name, tensor in clip.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved and all(name.startswith("vision.") for name in moved)
+
+
+def test_the_loss_falls_on_one_batch() -> None:
+    torch.manual_seed(0)
+    clip = tiny_clip(max_position_embeddings=160)
+    clip.vision.requires_grad_(True)
+    world, batch = one_batch()
+    table = PhraseTable(clip, Lexicon.builtin(), world.families)
+    states = table.draw(np.random.default_rng(0))
+    with torch.no_grad():
+        texts = clip.encode_phrases(batch.captions, truncate=True)
+    optimizer = torch.optim.Adam(clip.vision.parameters(), 3e-3)
+    losses = []
+    for _ in range(25):
+        loss = stage_loss(clip, batch, states, texts, TINY)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_what_is_not_visible_is_not_judged() -> None:
+    torch.manual_seed(0)
+    clip = tiny_clip(max_position_embeddings=160)
+    world, batch = one_batch()
+    states = PhraseTable(clip, Lexicon.builtin(), world.families).draw(np.random.default_rng(0))
+    texts = torch.randn(8, states.shape[1])
+    visible = torch.arange(8).expand(8, 8)
+    hidden = dataclasses.replace(batch, kind=batch.kind.clone(), cover=batch.cover.clone())
+    hidden.kind[:, 8:] = 0
+    hidden.cover[:, 8:] = 1.0
+    first = stage_loss(clip, batch, states, texts, TINY, visible=visible)["dense"]
+    second = stage_loss(clip, hidden, states, texts, TINY, visible=visible)["dense"]
+    assert torch.equal(first, second)
