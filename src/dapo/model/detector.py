@@ -137,7 +137,7 @@ class Detector(nn.Module):
 
     def _adapt(self, m: int, tap: Tensor) -> Tensor:
         if self.settings.adapter == "linear":
-            return self.adapters[m](tap)  # type: ignore[no-any-return]
+            return self.adapters[m](tap)
         projected = self.clip.vision.project(tap)
         return projected + self.adapters[m](tap) if self.settings.adapter == "residual" else projected
 
@@ -258,6 +258,13 @@ class Detector(nn.Module):
         """Where towers run: in bf16 if `precision` says so or, on "auto", where it is native."""
         wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(device))
         return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+    def changed(self, **settings: Any) -> Detector:
+        """The same CLIP and learned tensors under other settings, such as `image_score="fused"`."""
+        other = Detector(self.clip, self.settings.model_copy(update=settings))
+        other.load_learned(self.learned_state())
+        other.precision = self.precision
+        return other.train(self.training)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Everything learned, by name: contexts, deep tokens, adapters."""

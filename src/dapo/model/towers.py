@@ -162,7 +162,7 @@ class VisionTower(nn.Module):
         self.grid = config.grid
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.patch_embedding = nn.Conv2d(3, width, config.patch, stride=config.patch, bias=False)
-        self.position_embedding = nn.Embedding(config.grid**2 + 1, width)
+        self.position_embedding = _table(config.grid**2 + 1, width)
         self.pre_norm = nn.LayerNorm(width, eps=config.vision.eps)
         self.stack = Stack(config.vision)
         self.post_norm = nn.LayerNorm(width, eps=config.vision.eps)
@@ -257,8 +257,8 @@ class TextTower(nn.Module):
         width = config.text.width
         self.max_length = config.max_length
         self.eos_id = config.eos_id
-        self.token_embedding = nn.Embedding(config.vocabulary_size, width)
-        self.position_embedding = nn.Embedding(config.max_length, width)
+        self.token_embedding = _table(config.vocabulary_size, width)
+        self.position_embedding = _table(config.max_length, width)
         self.stack = Stack(config.text)
         self.final_norm = nn.LayerNorm(width, eps=config.text.eps)
         self.projection = nn.Linear(width, config.dim, bias=False)
@@ -346,3 +346,9 @@ class TextTower(nn.Module):
         keep = None if attention_mask is None else attention_mask.bool()
         hidden, _ = self.hidden(self.embed(ids), keep=keep)
         return self.project(hidden[torch.arange(len(ids), device=ids.device), self.eos_places(ids)])
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding as torch makes it, but empty on the meta device, where drawing values costs a second."""
+    weight = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(weight if weight.is_meta else nn.init.normal_(weight), freeze=False)
