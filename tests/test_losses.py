@@ -15,6 +15,7 @@ from dapo.learning.losses import (
     focal_loss,
     global_loss,
     local_loss,
+    names_loss,
     total_loss,
     upsampled,
 )
@@ -35,6 +36,25 @@ def test_focal_without_focus_is_cross_entropy() -> None:
     torch.testing.assert_close(
         focal_loss(logits.softmax(1), labels, gamma=0.0), F.cross_entropy(logits, labels)
     )
+
+
+def test_dice_counts_by_its_weight() -> None:
+    logits, labels = [torch.randn(2, 12, 4)], torch.randint(0, 4, (2, 6, 8))
+    without, published, twice = (local_loss(logits, 3, 4, labels, weight) for weight in (0.0, 1.0, 2.0))
+    p = upsampled(logits[0].softmax(-1), 3, 4, (6, 8))
+    torch.testing.assert_close(without, focal_loss(p, labels))
+    torch.testing.assert_close(twice - published, published - without)
+    torch.testing.assert_close(local_loss(logits, 3, 4, labels), published)
+
+
+def test_names_are_judged_on_defective_pixels_alone() -> None:
+    p = torch.tensor([[0.9, 0.2, 0.5], [0.06, 0.2, 0.25], [0.04, 0.6, 0.25]]).view(1, 3, 1, 3)
+    labels = torch.tensor([[[0, 2, IGNORE]]])
+    assert names_loss(p, labels).item() == pytest.approx(-math.log(0.75), abs=1e-6)
+    assert names_loss(p, torch.zeros_like(labels)).item() == 0
+    logits, maps = [torch.randn(2, 12, 4)], torch.randint(0, 4, (2, 6, 8))
+    extra = local_loss(logits, 3, 4, maps, names_weight=0.5) - local_loss(logits, 3, 4, maps)
+    torch.testing.assert_close(extra, 0.5 * names_loss(upsampled(logits[0].softmax(-1), 3, 4, (6, 8)), maps))
 
 
 def test_dice_by_hand() -> None:

@@ -203,13 +203,15 @@ class TrainingSettings(Settings):
     epochs: passes over a labelled dataset; generated scenes are new every time and have none.
     batch: images a step, all of one product or one list of names. lr, betas, weight_decay: of Adam(W).
     schedule: of the rate after `warmup` (a share of the steps): "constant", "linear" or "cosine" (down to 0).
-    local_weight, global_weight: of the losses of patches and images. loss_stride: judge every n-th pixel.
+    local_weight, global_weight: of the losses of patches and images. dice_weight, names_weight: of the Dice
+        terms, and of the type of a defective pixel whatever normal says, against the focal loss.
+    loss_stride: judge every n-th pixel.
     keep_close: weight of 1 - cosine between each state's feature and that of the handwritten prompts.
     clip_grad: largest norm of the gradient. ema: save a running mean of what is learned, with this decay.
     bad_images: "skip" what cannot be read, named and counted, or "stop".
     workers: processes that prepare batches; 0 = none. save_every, log_every: steps.
     backbone: "copy" it into the model folder, or "reference" it. stored: type of the saved weights.
-    name, description, licence, data_licence: for the model's card.
+    name, description, licence, data_licence (of a dataset, or of the textures): for the model's card.
     """
 
     detector: DetectorSettings | None = None
@@ -225,6 +227,8 @@ class TrainingSettings(Settings):
     warmup: Fraction = 0.0
     local_weight: Annotated[float, Field(ge=0)] = 4.0
     global_weight: Annotated[float, Field(ge=0)] = 1.0
+    dice_weight: Annotated[float, Field(ge=0)] = 1.0
+    names_weight: Annotated[float, Field(ge=0)] = 0.0
     loss_stride: Annotated[int, Field(ge=1)] = 1
     keep_close: Annotated[float, Field(ge=0)] = 0.0
     clip_grad: Annotated[float, Field(gt=0)] | None = None

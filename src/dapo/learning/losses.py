@@ -40,6 +40,17 @@ def focal_loss(
     return (losses * known).sum() / known.sum().clamp_min(1)
 
 
+def names_loss(
+    probabilities: Float[Tensor, "b t hh ww"], labels: Int[Tensor, "b hh ww"]
+) -> Float[Tensor, ""]:
+    """Mean over the defective pixels of -log p(true type | defective): which type, whatever normal says."""
+    defective = (labels > 0) & (labels != IGNORE)
+    types = probabilities[:, 1:].float()
+    true = types.gather(1, (labels.where(defective, labels.new_ones(())) - 1).long()[:, None])[:, 0]
+    share = (true / types.sum(1).clamp_min(1e-6)).clamp_min(1e-6)
+    return -(share.log() * defective).sum() / defective.sum().clamp_min(1)
+
+
 def dice_loss(
     probability: Float[Tensor, "b hh ww"],
     mask: Bool[Tensor, "b hh ww"],
@@ -53,10 +64,16 @@ def dice_loss(
 
 
 def local_loss(
-    patch_logits: Sequence[Float[Tensor, "b n t"]], rows: int, columns: int, labels: Int[Tensor, "b hh ww"]
+    patch_logits: Sequence[Float[Tensor, "b n t"]],
+    rows: int,
+    columns: int,
+    labels: Int[Tensor, "b hh ww"],
+    dice_weight: float = 1.0,
+    names_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Focal + Dice(normal) + Dice(abnormal), summed over the taps.
+    """Focal + dice_weight * (Dice(normal) + Dice(abnormal)), summed over the taps; published: dice_weight 1.
 
+    names_weight: of `names_loss`, which is not part of the published method.
     patch_logits: one tensor a tap. labels: class of each pixel at the model's side, 0 = normal, `IGNORE` =
     unknown.
     """
@@ -65,8 +82,10 @@ def local_loss(
     total = labels.new_zeros((), dtype=torch.float32)
     for logits in patch_logits:
         p = upsampled(logits.float().softmax(-1), rows, columns, (labels.shape[1], labels.shape[2]))
-        total = total + focal_loss(p, labels)
-        total = total + dice_loss(p[:, 0], ~defective, known) + dice_loss(p[:, 1:].sum(1), defective, known)
+        dice = dice_loss(p[:, 0], ~defective, known) + dice_loss(p[:, 1:].sum(1), defective, known)
+        total = total + focal_loss(p, labels) + dice_weight * dice
+        if names_weight:
+            total = total + names_weight * names_loss(p, labels)
     return total
 
 
