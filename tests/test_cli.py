@@ -460,3 +460,21 @@ def test_doctor_survives_a_check_that_breaks(dapo: Run, monkeypatch: pytest.Monk
     result = dapo("doctor", "--json")
     assert findings(result) == {"moon": "wrong", "python": "ok"}
     assert result.exit_code == 1
+
+
+def test_the_report_tells_the_causes_the_user_wrote(tmp_path: Path) -> None:
+    from results import inspected
+
+    from dapo.cli.inspect import open_writers
+    from dapo.vocabulary import Vocabulary
+
+    words = tmp_path / "words.yaml"
+    words.write_text(
+        "defects:\n  - name: scratch\n    causes: [belt 7 runs dry]\n    actions: [oil belt 7]\n"
+    )
+    writers = open_writers(tmp_path, (), ("html",), ["part.png"], Vocabulary.from_yaml(words))
+    for writer in writers:
+        with writer:
+            writer.write(inspected())
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "belt 7 runs dry" in report and "oil belt 7" in report

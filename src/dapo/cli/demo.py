@@ -191,7 +191,7 @@ class Board:
         self.overlay = OverlayWriter(out / "overlay", root)
         self.others: list[Any] = [
             HeatmapWriter(out / "heatmap", root),
-            HtmlReport(out / "report.html", title=f"Demo: {title}"),
+            HtmlReport(out / "report.html", title=f"Demo: {title}", vocabulary=inspector.vocabulary(words)),
             JsonlWriter(out / "results.jsonl"),
         ]
         self._open = contextlib.ExitStack()

@@ -101,12 +101,13 @@ def command(
         from dapo.inspector import Inspector
 
         inspector = Inspector.from_pretrained(model, device=device, precision=precision, threshold=threshold)
+        words = inspector.vocabulary(words)
         results = itertools.chain(failures, inspector.stream(files, defects=words, batch_size=batch_size))
     run = Run(len(files) + len(failures))
     with contextlib.ExitStack() as stack:
         names = [str(file) for file in files]
         show = JsonPrinter() if as_json else TablePrinter(names)
-        writers = [stack.enter_context(writer) for writer in open_writers(out, save, formats, names)]
+        writers = [stack.enter_context(writer) for writer in open_writers(out, save, formats, names, words)]
         try:
             for result in stack.enter_context(progress(results, run.total)):
                 for writer in (show, *writers):
@@ -197,11 +198,12 @@ def read_list() -> list[str]:
 
 
 def open_writers(
-    out: Path, save: Iterable[str], formats: Iterable[str], names: Sequence[str]
+    out: Path, save: Iterable[str], formats: Iterable[str], names: Sequence[str], words: Any = None
 ) -> Iterator[Any]:
     """A context manager with ``write(result)`` for each output asked for.
 
-    Pictures mirror the folders of ``names`` below the one they share.
+    Pictures mirror the folders of ``names`` below the one they share; the report tells the causes and actions
+    that the vocabulary ``words`` gives.
     """
     from dapo.cli.table import common_folder
 
@@ -214,7 +216,7 @@ def open_writers(
         elif name == "html":
             from dapo.writers.html import HtmlReport
 
-            yield HtmlReport(out / "report.html", title="Inspection")
+            yield HtmlReport(out / "report.html", title="Inspection", vocabulary=words)
     for name in save:
         if name == "overlay":
             from dapo.writers.overlay import OverlayWriter

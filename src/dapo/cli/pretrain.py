@@ -36,11 +36,10 @@ def command(
     threads: int | None,
     device: str,
 ) -> None:
-    """Train a small CLIP on generated images of parts and flaws: the text tower, then the image tower.
+    """Train the embedded model on generated images of parts and flaws.
 
-    Writes OUT/backbone, a Hugging Face CLIP folder. Interrupted, it goes on where it stopped when called
-    again.
-    Learn prompts on top with `dapo train --dataset generated --model OUT/backbone`.
+    Four stages: text tower, image tower, prompts, thresholds. Writes OUT/backbone, a Hugging Face CLIP
+    folder, and OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again.
     """
     import torch
 

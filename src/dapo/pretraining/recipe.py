@@ -1,23 +1,30 @@
-"""The whole way to the embedded backbone: text stage, image stage, a Hugging Face CLIP folder.
+"""The whole way to the embedded model: text stage, image stage, prompts, thresholds.
 
-In: an output folder, a seed, perhaps a folder of textures. Out: `OUT/backbone`, loadable by
-`transformers.CLIPModel`. Each stage resumes from what it left in OUT; a finished stage is not done again.
+In: an output folder, a seed, perhaps a folder of textures. Out: `OUT/backbone`, a CLIP that
+`transformers.CLIPModel` loads, and `OUT/model`, a DAPO model folder with prompts learned on the second
+generated world and thresholds read off a third. Each stage resumes from what it left in OUT; a finished one
+is not done again.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from dapo.config import GeneratedSettings, ModelConfig, TrainingData, TrainingSettings
+from dapo.learning.trainer import train
+from dapo.model.artifact import load, save
 from dapo.model.clip import Clip, build_clip, save_clip
 from dapo.model.clip_config import TowerConfig
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.contrastive import ImageStage, train_images
+from dapo.pretraining.defaults import DEFECTS, choose_defaults
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.scenes import World
 from dapo.pretraining.surfaces import Textures
@@ -28,9 +35,29 @@ SIDE = 224  # px, native side of the position grid
 PATCH = 8  # px
 
 
+PROMPTS = TrainingSettings()
+ANSWER = {"side": SIDE, "fit": "aspect", "scales": (1.0, 0.5), "image_abnormal": "mean"}
+FIRST_WORLD, DEFAULTS_WORLD = 1000, 8000  # seeds of the worlds the backbone and the thresholds see
+TRAINING_DATA = (
+    TrainingData(
+        name="generated scenes of parts and flaws", licence="Apache-2.0", note="drawn by this package"
+    ),
+    TrainingData(
+        name="ambientCG material textures",
+        licence="CC0-1.0",
+        note="thumbnails of 128 px as normal surfaces; worn materials left out",
+    ),
+    TrainingData(
+        name="all-MiniLM-L6-v2", licence="Apache-2.0", note="teacher of the text tower, and its word pieces"
+    ),
+)
+
+Log = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that shapes the embedded backbone."""
+    """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with."""
 
     seed: int = 0
     vision: TowerConfig = VISION
@@ -38,6 +65,11 @@ class Recipe:
     patch: int = PATCH
     text: TextStage = field(default_factory=TextStage)
     image: ImageStage = field(default_factory=ImageStage)
+    prompts: TrainingSettings = PROMPTS
+    prompt_samples: int = 20_000
+    answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
+    min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
+    version: str = "0.1"
 
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with another seed in every stage."""
@@ -53,13 +85,27 @@ def pretrain(
     recipe: Recipe | None = None,
     workers: int = 1,
     device: str = "cpu",
-    log: Callable[[str], None] = print,
+    log: Log = print,
 ) -> Path:
-    """Train text tower and vision tower into `out`; returns the backbone's folder. Interrupted runs go on
-    where they stopped.
-    """
+    """All stages into `out`; returns `out`/model. An interrupted run goes on where it stopped."""
     recipe = recipe or Recipe()
     out = Path(out)
+    backbone = train_backbone(out, textures=textures, recipe=recipe, workers=workers, device=device, log=log)
+    learned = out / "prompts" / "model"
+    if not (learned / "config.json").is_file():
+        generated = GeneratedSettings(
+            samples=recipe.prompt_samples, textures=None if textures is None else str(textures)
+        )
+        settings = recipe.prompts.model_copy(update={"generated": generated, "seed": recipe.seed})
+        log(f"prompts: {recipe.prompt_samples:,} scenes of the second world")
+        train(out / "prompts", model=backbone, settings=settings, resume=True, device=device)
+    return finish(learned, out / "model", recipe=recipe, textures=textures, log=log)
+
+
+def train_backbone(
+    out: Path, *, textures: str | Path | None, recipe: Recipe, workers: int, device: str, log: Log
+) -> Path:
+    """Text and image stage; returns the CLIP folder `out`/backbone."""
     text_folder, backbone = out / "text", out / "backbone"
     if (backbone / "config.json").is_file():
         log(f"{backbone} is finished; remove it to train again")
@@ -67,7 +113,7 @@ def pretrain(
     if not (text_folder / "figures.json").is_file():
         train_text_tower(text_folder, recipe.seed, stage=recipe.text, log=log)
     clip = untrained_vision(text_folder, recipe).to(device)
-    world = training_world(recipe.seed, textures)
+    world = World(seed=FIRST_WORLD + recipe.seed, textures=Textures(textures))
     history = out / "image-stage.jsonl"
 
     def report(row: dict[str, float]) -> None:
@@ -87,14 +133,46 @@ def pretrain(
     return backbone
 
 
+def finish(
+    source: str | Path,
+    target: str | Path,
+    *,
+    recipe: Recipe,
+    textures: str | Path | None = None,
+    log: Log = print,
+) -> Path:
+    """Give the model in `source` its fused score and thresholds; write it in half precision to `target`."""
+    detector, info = load(source)
+    detector = detector.changed(**recipe.answer)
+    world = World(seed=DEFAULTS_WORLD + recipe.seed, textures=Textures(textures))
+    chosen = choose_defaults(detector, world)
+    log(f"thresholds: {chosen.figures}")
+    detector = detector.changed(image_score="fused", fusion=chosen.fusion)
+    config = ModelConfig(
+        name="dapo-embedded",
+        version=recipe.version,
+        description="A small CLIP and prompts, trained on generated images of parts and flaws only.",
+        licence="Apache-2.0",
+        defects=DEFECTS,
+        threshold=chosen.threshold,
+        map_threshold=chosen.map_threshold,
+        min_area=recipe.min_area,
+        training_data=(*TRAINING_DATA, *info.config.training_data),
+        seed=recipe.seed,
+        recipe={
+            "command": f"dapo pretrain --seed {recipe.seed} --textures DIR",
+            "text": asdict(recipe.text),
+            "images": asdict(recipe.image),
+            "prompts": info.config.recipe,
+        },
+        metrics={"generated": chosen.figures},
+    )
+    return save(detector, target, config, dtype="float16")
+
+
 def untrained_vision(text_folder: str | Path, recipe: Recipe) -> Clip:
     """A CLIP with the trained text tower of `text_folder` and a fresh vision tower."""
     tokenizer = Tokenizer.load(text_folder)
     config = text_config(recipe.text, len(tokenizer), recipe.vision, side=recipe.side, patch=recipe.patch)
     torch.manual_seed(recipe.seed)
     return load_text_tower(build_clip(config, tokenizer), text_folder).train()
-
-
-def training_world(seed: int, textures: str | Path | None) -> World:
-    """The first generated world: what the backbone sees."""
-    return World(seed=1000 + seed, textures=Textures(textures))
