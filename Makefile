@@ -51,6 +51,7 @@ browser:
 
 docs: env
 	$(BIN)/python -m dapo.cli.reference > docs/cli.md
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,15 @@ from dapo.errors import DataError, ModelError
 from dapo.model.clip import Clip, TowerConfig, build_clip
 from dapo.pretraining import text
 from dapo.pretraining.lexicon import NORMAL, Lexicon
-from dapo.pretraining.text import Teacher, TextStage
+from dapo.pretraining.sentences import general_phrases, trade_sentences
+from dapo.pretraining.teacher import (
+    SPECIAL,
+    Teacher,
+    build_tokenizer,
+    cached_embeddings,
+    prune_pieces,
+)
+from dapo.pretraining.text import TextStage
 
 WIDTH = 24
 WORDS = [
@@ -85,8 +93,8 @@ def fresh_clip(folder: Path, stage: TextStage = STAGE) -> Clip:
 
 def test_pruning_keeps_plain_pieces_fragments_and_the_lexicons_words() -> None:
     pieces = ["[PAD]", "Big", "é", "7", "123", "##ing", "the", "of", "burr", "##é", "x"]
-    assert text.prune_pieces(pieces, ["burr"], size=4 + 5) == [
-        *text.SPECIAL,
+    assert prune_pieces(pieces, ["burr"], size=4 + 5) == [
+        *SPECIAL,
         "7",
         "##ing",
         "the",
@@ -98,7 +106,7 @@ def test_pruning_keeps_plain_pieces_fragments_and_the_lexicons_words() -> None:
 def test_the_tokenizer_loads_in_transformers_and_frames_a_phrase(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    text.build_tokenizer([*text.SPECIAL, "rust", "##y", "plate"], tmp_path, max_length=6)
+    build_tokenizer([*SPECIAL, "rust", "##y", "plate"], tmp_path, max_length=6)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     batch = tokenizer(["Rusty plate", "rust é"], padding=True)
     assert batch["input_ids"] == [[2, 4, 5, 6, 3], [2, 4, 1, 3, 0]]
@@ -107,19 +115,15 @@ def test_the_tokenizer_loads_in_transformers_and_frames_a_phrase(tmp_path: Path)
 
 
 def test_general_phrases_are_different_repeatable_and_begin_with_the_words(lexicon: Lexicon) -> None:
-    phrases = text.general_phrases(WORDS, lexicon, 200, seed=1)
+    phrases = general_phrases(WORDS, lexicon, 200, seed=1)
     assert phrases[: len(WORDS)] == WORDS
     assert len(set(phrases)) == 200
-    assert (
-        phrases
-        == text.general_phrases(WORDS, lexicon, 200, seed=1)
-        != text.general_phrases(WORDS, lexicon, 200, 2)
-    )
+    assert phrases == general_phrases(WORDS, lexicon, 200, seed=1) != general_phrases(WORDS, lexicon, 200, 2)
 
 
 def test_trade_sentences_never_show_a_held_out_phrase() -> None:
     lexicon = Lexicon.builtin()
-    sentences, labels = text.trade_sentences(lexicon, 3000, np.random.default_rng(0))
+    sentences, labels = trade_sentences(lexicon, 3000, np.random.default_rng(0))
     assert labels.shape == (3000, 2)
     for type_index, kind in enumerate(lexicon.types):
         own = [
@@ -132,7 +136,7 @@ def test_trade_sentences_never_show_a_held_out_phrase() -> None:
 
 def test_a_negated_flaw_is_flawless() -> None:
     lexicon = Lexicon.builtin()
-    sentences, labels = text.trade_sentences(lexicon, 3000, np.random.default_rng(0))
+    sentences, labels = trade_sentences(lexicon, 3000, np.random.default_rng(0))
     flawless = len(lexicon.types)
     free = [label for line, label in zip(sentences, labels, strict=True) if "free of " in line]
     assert free and all(tuple(label) == (flawless, flawless) for label in free)
@@ -235,7 +239,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
 
 
 def test_the_teacher_is_asked_once(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "PART", 4)
+    monkeypatch.setattr("dapo.pretraining.teacher.PART", 4)
     asked: list[int] = []
 
     def counting(texts: Sequence[str]) -> np.ndarray:
@@ -244,8 +248,8 @@ def test_the_teacher_is_asked_once(teacher: Teacher, tmp_path: Path, monkeypatch
 
     counted = replace(teacher, encode=counting)
     phrases = [f"word {i}" for i in range(10)]
-    first = text.cached_embeddings(counted, phrases, tmp_path, lambda line: None)
-    again = text.cached_embeddings(counted, phrases, tmp_path, lambda line: None)
+    first = cached_embeddings(counted, phrases, tmp_path, lambda line: None)
+    again = cached_embeddings(counted, phrases, tmp_path, lambda line: None)
     assert asked == [4, 4, 2]
     assert np.array_equal(first, again)
     assert np.allclose(first, encode(phrases), atol=1e-3)

