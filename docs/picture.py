@@ -26,8 +26,9 @@ def main() -> None:
     whole = TARGET.with_suffix(".png")
     tally = Tally()
     samples = [make_sample(shot) for shot in SHOTS if shot.photograph in CC0]
-    sheet = ContactSheet(whole, "", "dashed: the truth · outlined: the answer", columns=4)
-    with sheet, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = ContactSheet(whole, "", "dashed: the truth · outlined: the answer", columns=4, root=folder)
+        sheet.open()
         for sample in samples:
             path = Path(folder) / f"{sample.name}.png"
             Image.fromarray(sample.image).save(path)
@@ -36,6 +37,7 @@ def main() -> None:
             tally.add(sample, judgement)
             sheet.write(result, sample.masks, sample_notes(sample, judgement))
         sheet.title = verdict_on(tally)
+        sheet.close()
     with Image.open(whole) as picture:
         height = round(picture.height * WIDTH / picture.width)
         picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).save(TARGET, quality=85)

@@ -68,7 +68,7 @@ ANSWER = {
     "taps": TAPS,
     "side": SIDE,
     "fit": "aspect",
-    "scales": (1.0, 0.5),
+    "scales": (1.0, 0.72, 0.5, 0.36),  # 224, 160, 112 and 80 px: large flaws fill only when seen small
     "binary": "max",
     "image_abnormal": "mean",
 }
