@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,61 @@ def test_padding_changes_nothing(mask: str) -> None:
     padded = torch.cat([words, torch.randn(1, 3, 16)], dim=1)
     short = clip.text(words, eos, deep=deep, mask=mask, lengths=eos + 1)
     torch.testing.assert_close(clip.text(padded, eos, deep=deep, mask=mask, lengths=eos + 1), short, **CLOSE)
+
+
+# Value-value attention
+
+
+@torch.no_grad()
+def value_stream_by_hand(clip: Clip, pixels: Tensor, first: int) -> dict[int, Tensor]:
+    """Head by head, patch by patch: y_i = y_(i-1) + out(softmax(v v^T / sqrt(width a head)) v)."""
+    tower, heads = clip.vision, clip.config.vision.heads
+    _, outputs, _ = tower.hidden(pixels, taps=[*range(1, clip.config.vision.layers + 1)])
+    entering = {1: tower.embed(pixels)[:, 1:], **{i + 2: out for i, out in enumerate(outputs)}}
+    stream, found = entering[first], {}
+    for i in range(first, clip.config.vision.layers + 1):
+        layer = tower.stack.layers[i - 1]
+        values = layer.v(layer.norm1(entering[i]))
+        mixed = torch.zeros_like(values)
+        size = values.shape[-1] // heads
+        for image, head in itertools.product(range(len(values)), range(heads)):
+            v = values[image, :, head * size : (head + 1) * size]
+            for patch in range(len(v)):
+                alike = torch.exp((v @ v[patch]) / size**0.5)
+                mixed[image, patch, head * size : (head + 1) * size] = (alike / alike.sum()) @ v
+        stream = found[i] = stream + mixed @ layer.out.weight.T + layer.out.bias
+    return found
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("taps", [(3, 1, 4), (2, 4), (4,), ()])
+@torch.no_grad()
+def test_value_value_attention_by_hand(taps: tuple[int, ...], attention: str) -> None:
+    clip = tiny_clip().attention(attention)
+    pixels = torch.randn(2, 3, 16, 32)
+    expected = value_stream_by_hand(clip, pixels, min(taps, default=4))
+    seen = clip.vision(pixels, taps=taps, patch_attention="value-value")
+    plain = clip.vision(pixels, taps=taps)
+    for tap, ours, theirs in zip(taps, seen.taps, plain.taps, strict=True):
+        torch.testing.assert_close(ours, expected[tap], **CLOSE)
+        assert not torch.allclose(ours, theirs, atol=1e-2)
+    torch.testing.assert_close(seen.patches, clip.vision.project(expected[4]), **CLOSE)
+    assert torch.equal(seen.cls, plain.cls), "the global feature stays CLIP's"
+
+
+@torch.no_grad()
+def test_value_value_attention_beside_deep_tokens() -> None:
+    """The tokens act on CLIP's own stream, from which the values come, and are no keys of the second one."""
+    clip = tiny_clip()
+    pixels, deep = torch.randn(1, 3, 32, 32), torch.randn(2, 3, 24)
+    plain = clip.vision(pixels, deep=deep, taps=[2, 4])
+    seen = clip.vision(pixels, deep=deep, taps=[2, 4], patch_attention="value-value")
+    assert torch.equal(seen.cls, plain.cls)
+    assert [tap.shape for tap in seen.taps] == [(1, 16, 24)] * 2
+    without = clip.vision(pixels, taps=[2, 4], patch_attention="value-value")
+    assert not torch.allclose(seen.taps[0], without.taps[0], atol=1e-3)
+    with pytest.raises(ValueError, match="from 1 to 4"):
+        clip.vision(pixels, taps=[5], patch_attention="value-value")
 
 
 def test_gradients_until_frozen() -> None:

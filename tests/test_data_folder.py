@@ -191,6 +191,29 @@ def test_no_dataset_is_named(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_good_in_capitals_is_good(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, {"a": {"good": 2, "bent": 1}}, train=0)
+    (root / "a/test/good").rename(root / "a/test/Good")
+    assert sorted(sample.types for sample in read_folder(root)) == [(), (), ("bent",)]
+
+
+@pytest.mark.parametrize("name", ["OK", "normal", "Gut"])
+def test_another_word_for_good_is_no_defect_type(tmp_path: Path, name: str) -> None:
+    root = write_tree(tmp_path, {"a": {"good": 2, "bent": 1}}, train=0)
+    (root / "a/test/good").rename(root / "a/test" / name)
+    with pytest.raises(DataError, match=rf"Rename .*{name} to good") as hit:
+        read_folder(root)
+    assert (hit.value.kind, hit.value.path) == ("unknown_type", root / "a/test" / name)
+
+
+@pytest.mark.parametrize("inside", ["", "a"])
+def test_types_straight_in_the_product_are_told_where_to_go(tmp_path: Path, inside: str) -> None:
+    for kind in ("good", "stain"):
+        (tmp_path / inside / kind).mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"Put them into .*{inside}.?test: .*good"):
+        read_folder(tmp_path)
+
+
 def test_an_absent_split_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {"a": {"good": 1}}, train=0)
     with pytest.raises(DataError, match="splits train; found none"):

@@ -76,6 +76,8 @@ def test_about_the_stated_share_of_good_scenes_is_above_the_threshold() -> None:
         alarms += score >= chosen.threshold
     assert good > 15 and alarms <= 0.1 * (good + 1)
     assert 0 <= chosen.map_threshold < 1
+    assert chosen.unknown_above is not None and 0 < chosen.unknown_above < 1
+    assert chosen.figures["unknown"]["known_lost"] < 0.2 < chosen.figures["unknown"]["held_out"]
 
 
 def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
@@ -98,6 +100,7 @@ def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
     folder = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["detector"]["image_score"] == "fused" and config["seed"] == 0
+    assert 0 <= config["unknown_above"] <= 1
     assert "CC0" in (folder / "README.md").read_text(encoding="utf-8")
     result = dapo.Inspector.from_pretrained(folder).inspect(np.full((40, 60, 3), 99, np.uint8), ["dent"])
     assert result.anomaly_map.shape == (40, 60) and result.threshold == config["threshold"]

@@ -182,6 +182,51 @@ def test_type_scores_from_map_or_whole() -> None:
     torch.testing.assert_close(own["both"].type_image, both)
 
 
+BINARY = PromptSettings(groups=2, context=3, binary_phrase="broken")
+
+
+@pytest.mark.parametrize("binary", ["sum", "max"])
+@torch.no_grad()
+def test_binary_prompts_give_each_type_an_equal_share(binary: str) -> None:
+    """p(abnormal) is a softmax of two, whatever the list; a type is p(abnormal) / k, from map and whole."""
+    detector, x = tiny_detector(prompts=BINARY, binary=binary), pixels()
+    scores, alone = detector(x, WORDS), detector(x, Vocabulary.of("hole"))
+    states = detector.text_features(WORDS)
+    assert states.shape == (5, 12)
+    assert all(torch.equal(row, states[1]) for row in states[2:])
+    seen = detector.features(x)
+    p = sum((z @ states[:2].T / 0.07).softmax(-1)[..., 1] for z in seen.taps) / 4
+    torch.testing.assert_close(scores.binary, p.view(3, 4, 4), **CLOSE)
+    torch.testing.assert_close(scores.types, scores.binary[:, None].expand(-1, 4, -1, -1) / 4, **CLOSE)
+    torch.testing.assert_close(scores.types.sum(1), scores.binary, **CLOSE)
+    torch.testing.assert_close(scores.type_image.sum(1), alone.type_image[:, 0], **CLOSE)
+    torch.testing.assert_close(scores.image, alone.image, **CLOSE)
+    torch.testing.assert_close(scores.binary, alone.binary, **CLOSE)
+    torch.testing.assert_close(alone.types[:, 0], alone.binary, **CLOSE)
+
+
+@torch.no_grad()
+def test_patch_attention_changes_maps_and_not_the_global_feature() -> None:
+    x = pixels()
+    plain, values = tiny_detector(), tiny_detector(patch_attention="value-value")
+    assert torch.equal(plain.features(x).cls, values.features(x).cls)
+    assert torch.equal(plain(x, WORDS).image, values(x, WORDS).image)
+    assert not torch.allclose(plain(x, WORDS).binary, values(x, WORDS).binary, atol=1e-2)
+
+
+def test_text_that_never_changes_is_encoded_once_in_training_too() -> None:
+    handwritten = PromptSettings(kind="handwritten", templates=("{}",))
+    detector = tiny_detector(prompts=handwritten, text_deep=TowerTuning(depth=0)).train()
+    with torch.inference_mode():
+        first = detector.text_features(WORDS)
+    assert detector.text_features(WORDS) is first
+    detector(pixels(), WORDS).types.square().sum().backward()  # what was kept can be trained with
+    assert all(p.grad.abs().sum() for p in detector.adapters.parameters())
+    learning = tiny_detector().train()
+    assert learning.text_features(WORDS).requires_grad
+    assert learning.text_features(WORDS) is not learning.text_features(WORDS)
+
+
 def test_top_of_a_map() -> None:
     maps = torch.arange(200.0).view(1, 10, 20)
     assert top_mean(maps, 0.01).tolist() == [198.5]

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tiny import tiny_clip_folder, tiny_model_folder
 
+from dapo import answering
 from dapo import inspector as module
 from dapo.errors import ConfigError, InputError, ModelError, VocabularyError
 from dapo.inspection import Failure, Inspection
@@ -136,7 +137,7 @@ def test_regions_of_large_images_are_found_smaller_and_enlarged(
 ) -> None:
     loose = loose_inspector(folder, 0.8)
     exact = loose.inspect(picture(240, 320))
-    monkeypatch.setattr(module, "CANVAS_VALUES", 4 * 80 * 107)
+    monkeypatch.setattr(answering, "CANVAS_VALUES", 5 * 80 * 107)
     rough = loose.inspect(picture(240, 320))
     assert len(exact.regions) > 1
     assert [region.type for region in rough.regions] == [region.type for region in exact.regions]
@@ -150,13 +151,13 @@ def test_regions_of_large_images_are_found_smaller_and_enlarged(
 
 
 def test_type_maps_are_restored_one_at_a_time(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_regions", lambda *_, **__: ())
+    monkeypatch.setattr(answering, "find_regions", lambda *_, **__: ())
     restored: list[tuple[int, ...]] = []
-    restore = module.restore_map
+    restore = answering.restore_map
     monkeypatch.setattr(
-        module, "restore_map", lambda m, *size: (restored.append(m.shape), restore(m, *size))[1]
+        answering, "restore_map", lambda m, *size: (restored.append(m.shape), restore(m, *size))[1]
     )
-    monkeypatch.setattr(module, "CANVAS_VALUES", 1)
+    monkeypatch.setattr(answering, "CANVAS_VALUES", 1)
     result = inspector.inspect(picture(), defects="scratch, hole, stain")
     assert (4, 4) in restored
     restored.clear()
@@ -217,7 +218,9 @@ def test_streams_read_only_a_little_ahead(inspector: Inspector, monkeypatch: pyt
     monkeypatch.setattr(module, "BATCH_PIXELS", 60 * 90)
     sizes: list[int] = []
     forward = inspector.detector.forward
-    monkeypatch.setattr(inspector.detector, "forward", lambda x, t: (sizes.append(len(x)), forward(x, t))[1])
+    monkeypatch.setattr(
+        inspector.detector, "forward", lambda x, *t: (sizes.append(len(x)), forward(x, *t))[1]
+    )
     assert len(list(inspector.stream([picture(seed=i) for i in range(5)], batch_size=4))) == 5
     assert sizes == [1] * 5
 
@@ -228,7 +231,7 @@ def test_equal_shapes_share_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatc
     shapes: list[tuple[int, ...]] = []
     forward = wide.detector.forward
     monkeypatch.setattr(
-        wide.detector, "forward", lambda x, t: (shapes.append(tuple(x.shape)), forward(x, t))[1]
+        wide.detector, "forward", lambda x, *t: (shapes.append(tuple(x.shape)), forward(x, *t))[1]
     )
     pictures = [picture(40, 40), picture(40, 160), picture(40, 40), picture(40, 160)]
     results = list(wide.stream(pictures, batch_size=4))

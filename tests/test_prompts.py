@@ -97,6 +97,61 @@ def test_handwritten_prompts_fill_templates_with_phrases() -> None:
     assert batch.state.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+@torch.no_grad()
+def test_handwritten_prompts_say_a_type_in_several_ways() -> None:
+    clip = tiny_clip()
+    settings = PromptSettings(
+        kind="handwritten",
+        normal_phrases=("good part",),
+        abnormal_phrases=("{}", "part with {}"),
+        templates=("{}", "photo of {}"),
+    )
+    vocabulary = Vocabulary((Defect("scratch", ("scratch", "fine scratch")), Defect("hole")))
+    batch = build_prompts(clip, settings)(clip, vocabulary)
+    said = [text_of(clip, row, n) for row, n in zip(batch.embeddings, batch.lengths.tolist(), strict=True)]
+    assert [text.removeprefix("[SOS] ").removesuffix(" [EOS]") for text in said] == [
+        "good part",
+        "photo of good part",
+        "scratch",
+        "photo of scratch",
+        "part with scratch",
+        "photo of part with scratch",
+        "fine scratch",
+        "photo of fine scratch",
+        "part with fine scratch",
+        "photo of part with fine scratch",
+        "hole",
+        "photo of hole",
+        "part with hole",
+        "photo of part with hole",
+    ]
+    assert batch.state.tolist() == [0] * 2 + [1] * 8 + [2] * 4
+    with pytest.raises(ValueError, match=r"'part' needs one \{\}"):
+        PromptSettings(abnormal_phrases=("part",))
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "handwritten"])
+@torch.no_grad()
+def test_binary_prompts_do_not_read_the_types(kind: str) -> None:
+    clip = tiny_clip()
+    settings = PromptSettings(
+        kind=kind,
+        groups=1,
+        context=2,
+        normal_phrases=("object",),
+        normal_template="{}",
+        abnormal_template="{}",
+        templates=("{}",),
+        binary_phrase="broken object",
+    )
+    batch = build_prompts(clip, settings)(clip, Vocabulary.of(["scratch", "hole", "裂纹"]))
+    assert batch.states == 2
+    assert batch.state.tolist() == [0, 1]
+    context = "? ? " if kind == "hybrid" else ""
+    said = [text_of(clip, row, n) for row, n in zip(batch.embeddings, batch.lengths.tolist(), strict=True)]
+    assert said == [f"[SOS] {context}object [EOS]", f"[SOS] {context}broken object [EOS]"]
+
+
 def test_averages_by_hand() -> None:
     batch = HandwrittenPrompts(PromptSettings(kind="handwritten"))(tiny_clip(), Vocabulary.of("hole"))
     features = torch.zeros(len(batch.state), 2)

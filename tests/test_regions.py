@@ -184,8 +184,109 @@ def test_what_no_name_fits_is_unknown() -> None:
     assert find_regions(anomaly, {"dent": anomaly * 0}, threshold=0.5)[0].type == "unknown"
     faint = {"dent": anomaly * 0.2, "stain": anomaly * 0.1}
     assert find_regions(anomaly, faint, threshold=0.5)[0].type == "dent"
-    (region,) = find_regions(anomaly, faint, threshold=0.5, unknown_below=0.3)
-    assert (region.type, region.margin) == ("unknown", 0.0)
+
+
+def test_a_region_where_other_names_are_ahead_is_unknown() -> None:
+    left, right = disc(80, 20, 40, 12), disc(80, 60, 40, 12)
+    anomaly = as_map(left | right, 0.9)
+    maps = {"dent": as_map(left | right, 0.6), "stain": as_map(left | right, 0.1)}
+    ahead = as_map(left, 0.7) + as_map(right, 0.3)
+    found = find_regions(anomaly, maps, threshold=0.5, unknown=ahead, unknown_above=0.5)
+    assert {(r.type, r.margin > 0, r.centroid[0] < 40) for r in found} == {
+        ("unknown", False, True),
+        ("dent", True, False),
+    }
+    for above, types in ((0.8, {"dent"}), (0.2, {"unknown"})):
+        found = find_regions(anomaly, maps, threshold=0.5, unknown=ahead, unknown_above=above)
+        assert {region.type for region in found} == types
+
+
+def test_strong_pixels_decide_whether_a_region_is_unknown() -> None:
+    anomaly = np.full((10, 10), 0.5, dtype=np.float32)
+    anomaly[:5] = 1.0
+    ahead = np.where(anomaly > 0.9, 0.2, 0.75).astype(np.float32)  # mean 0.475, weighted 0.383
+    (region,) = find_regions(anomaly, {"dent": anomaly}, threshold=0.4, unknown=ahead, unknown_above=0.45)
+    assert region.type == "dent"
+
+
+def test_unknown_changes_types_only() -> None:
+    anomaly = smooth(5)
+    maps = {name: smooth(seed) for name, seed in (("dent", 6), ("stain", 7))}
+    plain = find_regions(anomaly, maps, threshold=0.6, low=0.4)
+    ahead = np.tile(np.linspace(0, 1, 96, dtype=np.float32), (96, 1))
+    asked = find_regions(anomaly, maps, threshold=0.6, low=0.4, unknown=ahead, unknown_above=0.5)
+    assert {r.type for r in asked} > {"unknown"} and {r.type for r in plain} == {"dent", "stain"}
+    assert [(r.bbox, r.area_px, r.score) for r in plain] == [(r.bbox, r.area_px, r.score) for r in asked]
+
+
+# maps smaller than the image
+
+
+def test_regions_of_small_maps_are_in_pixels_of_the_image() -> None:
+    mask = disc(40, 20, 10, 6)
+    small = find_regions(as_map(mask, 0.8), {"dent": as_map(mask, 0.6)}, threshold=0.5)[0]
+    (large,) = find_regions(
+        as_map(mask, 0.8), {"dent": as_map(mask, 0.6)}, threshold=0.5, size=(120, 80), min_area_px=7
+    )
+    assert np.array_equal(large.mask, np.kron(mask, np.ones((3, 2), bool)))
+    assert large.bbox == (28, 12, 24, 36) and large.area_px == 6 * small.area_px
+    assert large.centroid == pytest.approx((40, 30))
+    assert (large.score, large.margin) == (small.score, small.margin)
+
+
+def test_specks_are_measured_in_pixels_of_the_image() -> None:
+    anomaly = np.zeros((20, 20), dtype=np.float32)
+    anomaly[4:6, 4:6] = anomaly[12, 12] = 0.9
+    areas = {r.area_px for r in find_regions(anomaly, {}, threshold=0.5, size=(200, 100))}
+    assert areas == {4 * 50, 50}
+    (region,) = find_regions(anomaly, {}, threshold=0.5, size=(200, 100), min_area_px=51)
+    assert region.area_px == 200
+    assert find_regions(anomaly, {}, threshold=0.5, size=(200, 100), min_area_px=201) == ()
+
+
+def test_an_image_smaller_than_its_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least that of the maps, \(20, 20\).*\(19, 20\)"):
+        find_regions(np.ones((20, 20), np.float32), {}, threshold=0.5, size=(19, 20))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 90), st.integers(0, 90), st.integers(1, 400))
+@settings(max_examples=60, deadline=None)
+def test_regions_of_small_maps_are_those_of_enlarged_maps(
+    seed: int, down: int, right: int, least: int
+) -> None:
+    anomaly, maps = smooth(seed, 48, 6), {"dent": smooth(seed + 1, 48, 6), "stain": smooth(seed + 2, 48, 6)}
+    size = (48 + down, 48 + right)
+    at = np.ix_(*((np.arange(n) + 0.5) * 48 // n for n in size))
+    at = tuple(index.astype(int) for index in at)
+    found = find_regions(anomaly, maps, threshold=0.6, low=0.5, min_area_px=least, size=size)
+    parts, count = ndimage.label(anomaly[at] > 0.5, EIGHT)
+    kept = [parts == i for i in range(1, count + 1) if (anomaly[at][parts == i] > 0.6).any()]
+    kept = [part for part in kept if part.sum() >= least]
+    union = np.sum([region.mask for region in found], axis=0) if found else np.zeros(size, int)
+    assert np.array_equal(union, np.sum(kept, axis=0) if kept else np.zeros(size, int))
+    for region in found:
+        mask = region.mask
+        assert mask.shape == size and mask.sum() == region.area_px >= least
+        rows, columns = np.nonzero(mask)
+        assert region.centroid == pytest.approx((columns.mean() + 0.5, rows.mean() + 0.5))
+        assert 0 <= region.score <= 1 and 0 <= region.margin <= 1
+        assert np.array_equal(decode_rle(region.rle), mask)
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 0.8), st.floats(0, 0.5), st.floats(0, 0.5), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_growing_further_never_loses_a_flaw(
+    seed: int, threshold: float, one: float, two: float, least: int
+) -> None:
+    anomaly, maps = smooth(seed, 64, 8), {"dent": smooth(seed + 1, 64, 8), "stain": smooth(seed + 2, 64, 8)}
+    near, far = (
+        find_regions(anomaly, maps, threshold=threshold, low=threshold - drop, min_area_px=least)
+        for drop in sorted((one, two))
+    )
+    covered = np.zeros(anomaly.shape, dtype=bool)
+    for region in far:
+        covered |= region.mask
+    assert all(covered[region.mask].all() for region in near)
 
 
 def test_a_blank_map_has_no_regions() -> None:
@@ -206,8 +307,9 @@ def test_regions_hold_together_and_ignore_the_order_of_types(
     anomaly = smooth(seed)
     maps = {name: smooth(seed + i + 1) for i, name in enumerate(["dent", "stain", "scratch", "crack"])}
     options = {"threshold": threshold, "low": threshold - 0.1, "min_area_px": 5}
-    regions = find_regions(anomaly, maps, **options)
-    again = find_regions(anomaly, {name: maps[name] for name in order}, **options)
+    ahead = {"unknown": smooth(seed + 9), "unknown_above": 0.5}
+    regions = find_regions(anomaly, maps, **options, **ahead)
+    again = find_regions(anomaly, {name: maps[name] for name in order}, **options, **ahead)
     assert [r.to_dict("rle") for r in regions] == [r.to_dict("rle") for r in again]
 
     assert [region.id for region in regions] == list(range(1, len(regions) + 1))
@@ -217,6 +319,8 @@ def test_regions_hold_together_and_ignore_the_order_of_types(
         mask = region.mask
         union += mask
         assert mask.sum() == region.area_px >= 5
+        assert 0 <= region.score <= 1 and 0 <= region.margin <= 1
+        assert region.type in (*maps, "unknown")
         assert ndimage.label(mask, EIGHT)[1] == 1
         x, y, width, height = region.bbox
         assert np.array_equal(np.flatnonzero(mask.any(axis=0))[[0, -1]], [x, x + width - 1])

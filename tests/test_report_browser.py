@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,20 @@ def test_without_scripts_the_rows_are_there(browser: Any, address: str) -> None:
     page.goto(address)
     assert page.locator("tbody tr:visible").count() == 4
     context.close()
+
+
+def test_a_result_without_a_map_offers_no_heat_map(browser: Any, tmp_path: Path) -> None:
+    with HtmlReport(tmp_path / "r.html") as report:
+        report.write(inspected("with.png", [("scratch", 0.5, 0.5, 0.1, 0.9)]))
+        report.write(replace(inspected("kept.png", [("scratch", 0.5, 0.5, 0.1, 0.8)]), anomaly_map=None))
+    page = browser.new_page()
+    page.goto((tmp_path / "r.html").as_uri())
+    page.locator("tbody tr").first.click()
+    page.get_by_role("button", name="Heat map").click()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#large-name").inner_text() == "kept.png"
+    assert page.get_by_role("button", name="Heat map").is_disabled()
+    assert page.locator("#place svg").is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert page.get_by_role("button", name="Heat map").is_enabled()
+    page.close()

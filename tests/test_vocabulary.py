@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dapo.data.taxonomy import FOLDER, TAXONOMIES, load_taxonomy
 from dapo.errors import VocabularyError
-from dapo.vocabulary import RESERVED, SEVERITIES, Defect, Vocabulary, builtin
-
-TAXONOMY = Path(__file__).parents[2] / "shared" / "taxonomy"
+from dapo.pretraining.lexicon import Lexicon
+from dapo.vocabulary import RESERVED, SEVERITIES, Defect, Vocabulary, builtin, builtin_groups
 
 # The defect types of the public datasets, by the names their papers and label files use.
 PUBLIC_TYPES = {
@@ -53,13 +53,34 @@ def test_every_public_type_is_known(dataset: str) -> None:
     assert unknown == []
 
 
-@pytest.mark.skipif(not TAXONOMY.is_dir(), reason="the taxonomy files are not here")
-def test_every_type_of_the_taxonomy_files_is_known() -> None:
-    files = sorted(TAXONOMY.glob("*.yaml"))
-    assert files
-    for path in files:
-        for name in yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:]:
-            assert builtin().find(name), f"{path.name}: {name}"
+@pytest.mark.parametrize("dataset", TAXONOMIES)
+def test_every_type_of_every_taxonomy_finds_a_whole_entry(dataset: str) -> None:
+    """In the spelling of the labels and in the one told to the text tower, in every published variant."""
+    facts = yaml.safe_load((FOLDER / f"{dataset}.yaml").read_text(encoding="utf-8"))
+    for variant in facts.get("variants", {None: {}}):
+        taxonomy = load_taxonomy(dataset, variant)
+        assert taxonomy.classes
+        for name in (*taxonomy.classes, *map(taxonomy.spoken, taxonomy.classes)):
+            entry = builtin().find(name)
+            assert entry is not None, name
+            assert entry.phrases and entry.causes and entry.actions and entry.severity in SEVERITIES
+
+
+def test_every_type_the_embedded_model_was_taught_is_known() -> None:
+    assert [kind.name for kind in Lexicon.builtin().types if builtin().find(kind.name) is None] == []
+
+
+def test_groups_hold_every_builtin_type_once() -> None:
+    groups = builtin_groups()
+    assert [defect for defects in groups.values() for defect in defects] == list(builtin())
+    assert len(groups) >= 10 and all(groups.values())
+    assert "Heat" in groups and builtin()["melt"] in groups["Heat"]
+    with pytest.raises(TypeError):
+        groups["Heat"] = ()  # type: ignore[index]
+
+
+def test_a_group_is_no_entry_of_a_users_file(tmp_path: Path) -> None:
+    refuse(lambda: Vocabulary.from_yaml(write(tmp_path, "defects: [{group: Heat}]")), "entry 1", "'group'")
 
 
 def test_the_builtin_vocabulary_is_complete_and_tidy() -> None:

@@ -393,6 +393,8 @@ def test_the_report_counts_and_states_the_model(tmp_path: Path) -> None:
     calibrated, _ = report(tmp_path, [inspected(calibration={"good_parts": 24, "false_alarm": "0.5%"})])
     assert "<b>Calibrated:</b> good parts 24, false alarm 0.5%." in calibrated
     assert "Uncalibrated" not in calibrated
+    told, _ = report(tmp_path, [inspected(calibration={"statement": "calibrated on 24 good parts"})])
+    assert "<b>Calibrated</b> on 24 good parts." in told
 
 
 def test_nothing_in_the_report_comes_from_elsewhere(tmp_path: Path) -> None:

@@ -15,18 +15,22 @@ __version__ = "0.1.0"
 
 # public name -> (module that defines it, attribute there; None = the module itself)
 _PUBLIC: dict[str, tuple[str, str | None]] = {
+    "Calibration": ("dapo.calibration", "Calibration"),
     "Defect": ("dapo.vocabulary", "Defect"),
     "Failure": ("dapo.inspection", "Failure"),
     "Inspection": ("dapo.inspection", "Inspection"),
     "Inspector": ("dapo.inspector", "Inspector"),
     "Region": ("dapo.inspection", "Region"),
     "Vocabulary": ("dapo.vocabulary", "Vocabulary"),
+    "calibrate": ("dapo.goodparts", "calibrate"),
     "errors": ("dapo.errors", None),
+    "evaluate": ("dapo.evaluation", "evaluate"),
     "metrics": ("dapo.metrics", None),
     "train": ("dapo.learning", "train"),
 }
 
 __all__ = [
+    "Calibration",
     "Defect",
     "Failure",
     "Inspection",
@@ -34,13 +38,18 @@ __all__ = [
     "Region",
     "Vocabulary",
     "__version__",
+    "calibrate",
     "errors",
+    "evaluate",
     "metrics",
     "train",
 ]
 
 if TYPE_CHECKING:
     from dapo import errors, metrics
+    from dapo.calibration import Calibration
+    from dapo.evaluation import evaluate
+    from dapo.goodparts import calibrate
     from dapo.inspection import Failure, Inspection, Region
     from dapo.inspector import Inspector
     from dapo.learning import train

@@ -47,6 +47,9 @@ class PromptSettings(Settings):
 
     kind: "hybrid" puts learned context before the words; "handwritten" puts the words into photo templates.
     normal_phrases: how a good part is described; None = "flawless" (hybrid) or a short list (handwritten).
+    abnormal_phrases: how a handwritten prompt puts a type into words, each with one {}; None = as it is.
+    binary_phrase: the one abnormal state, whatever the user's types are called; None = one state a type.
+        Types cannot be told apart then, and each is given an equal share of the abnormal probability.
     groups, context: E groups of l learned tokens.
     normal_template, abnormal_template: the words after the context.
     templates: photo templates around a handwritten phrase, with one {}; None = a short list.
@@ -56,6 +59,8 @@ class PromptSettings(Settings):
 
     kind: Literal["hybrid", "handwritten"] = "hybrid"
     normal_phrases: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    abnormal_phrases: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    binary_phrase: Text | None = None
     groups: int = Field(default=10, ge=1)
     context: int = Field(default=5, ge=1)
     normal_template: Text = "{} object"
@@ -68,7 +73,8 @@ class PromptSettings(Settings):
 
     @model_validator(mode="after")
     def _templates_have_one_gap(self) -> PromptSettings:
-        for template in (self.normal_template, self.abnormal_template, *(self.templates or ())):
+        filled = (*(self.templates or ()), *(self.abnormal_phrases or ()))
+        for template in (self.normal_template, self.abnormal_template, *filled):
             if template.count("{}") != 1:
                 raise ValueError(f"the template {template!r} needs one {{}} where the phrase goes")
         return self
@@ -82,12 +88,31 @@ class Fusion(Settings):
     bias: float = 0.0
 
 
+class References(Settings):
+    """How the distance to good parts joins the words, in log-odds for each standard deviation of it.
+
+    The anomaly map's log-odds gain map_weight * z + map_bias, the image's image_weight * z + image_bias, with
+    z the distance against that among the good parts themselves (`dapo.model.memory`).
+    layers: 1-based vision layers whose patches are remembered; None = at half and two thirds of the depth.
+    patches: how many are kept for each scale.
+    """
+
+    map_weight: float = 0.7
+    map_bias: float = 0.0
+    image_weight: float = 0.7
+    image_bias: float = 0.0
+    layers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    patches: int = Field(default=1250, ge=1)
+
+
 class DetectorSettings(Settings):
     """How a CLIP becomes a detector. Defaults: the published method.
 
     taps: 1-based vision layers; None = the four quarter depths, or the last layer without an adapter.
     adapter: tapped features into the joint space by "linear" (learned), "residual" (CLIP's own projection
         plus a learned linear that starts at zero) or "none" (CLIP's own projection).
+    patch_attention: tapped features from CLIP's own layers ("query-key"), or from a second stream in which
+        each patch attends to those of similar values ("value-value", `VisionTower.value_stream`).
     tau: temperature of the text-image softmax; None = the CLIP's own.
     side: model side in pixels, a multiple of the patch; None = the CLIP's native side.
     fit: "squash" to a square, or keep the "aspect" at about the same number of pixels.
@@ -98,6 +123,7 @@ class DetectorSettings(Settings):
     image_score: the "global" feature alone, or "fused" with the top of the anomaly map by `fusion`.
     type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
     top: share of the patches that make the top of a map (at least one patch).
+    references: how good parts are remembered, where some are given.
     """
 
     prompts: PromptSettings = PromptSettings()
@@ -105,6 +131,7 @@ class DetectorSettings(Settings):
     vision_deep: TowerTuning = TowerTuning()
     taps: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
     adapter: Literal["linear", "residual", "none"] = "linear"
+    patch_attention: Literal["query-key", "value-value"] = "query-key"
     tau: Annotated[float, Field(gt=0)] | None = 0.07
     side: Annotated[int, Field(ge=1)] | None = 518
     fit: Literal["squash", "aspect"] = "squash"
@@ -115,6 +142,13 @@ class DetectorSettings(Settings):
     fusion: Fusion = Fusion()
     type_score: Literal["map", "global", "both"] = "both"
     top: Annotated[float, Field(gt=0, le=1)] = 0.01
+    references: References = References()
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn: context, deep tokens or adapters."""
+        deep = self.text_deep.depth != 0 or self.vision_deep.depth != 0
+        return self.prompts.kind == "hybrid" or self.adapter != "none" or deep
 
     @classmethod
     def training_free(cls) -> DetectorSettings:
@@ -148,8 +182,11 @@ class ModelConfig(Settings):
     threshold: image score from which a part is defective. map_threshold: anomaly value that starts a region.
     map_low: anomaly value down to which a region grows; None = map_threshold.
     min_area: smallest region, as a share of the image's pixels.
+    unknown_above: lead of the background (`Scores.unknown`, mean over a region) from which a region's type is
+        "unknown"; None = each region has one of the names.
     recipe: anything that helps to make the model again (command, steps, time, machine).
     metrics: measured figures.
+    learned_on: facts of the backbone it was learned on; loading refuses another one.
     """
 
     format: Literal[1] = 1
@@ -164,10 +201,12 @@ class ModelConfig(Settings):
     map_threshold: Fraction = 0.5
     map_low: Fraction | None = None
     min_area: Fraction = 0.0002
+    unknown_above: Fraction | None = None
     training_data: tuple[TrainingData, ...] = ()
     seed: int | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    learned_on: dict[str, int | str] | None = None
 
     @model_validator(mode="after")
     def _grows_downwards(self) -> ModelConfig:
@@ -197,29 +236,37 @@ class GeneratedSettings(Settings):
 class TrainingSettings(Settings):
     """How prompts, deep tokens and adapters are learned. Defaults: the published method.
 
+    method: name of the method these settings came from, for the record (`dapo.learning.methods`).
     detector: None = that of the model folder if it holds anything learned, else the published method (at the
         backbone's native side where its patch does not divide 518 px).
     start: learn from "fresh" prompts, or go on from what the "model" folder has learned.
     epochs: passes over a labelled dataset; generated scenes are new every time and have none.
-    batch: images a step, all of one product or one list of names. lr, betas, weight_decay: of Adam(W).
+    batch: images that are learned from together, all of one product or one list of names. accumulate: batches
+        a step, and in each of the processes, if there are several; a step is at most one epoch.
+    lr, betas, weight_decay: of Adam(W).
     schedule: of the rate after `warmup` (a share of the steps): "constant", "linear" or "cosine" (down to 0).
     local_weight, global_weight: of the losses of patches and images. dice_weight, names_weight: of the Dice
         terms, and of the type of a defective pixel whatever normal says, against the focal loss.
     loss_stride: judge every n-th pixel.
     keep_close: weight of 1 - cosine between each state's feature and that of the handwritten prompts.
     clip_grad: largest norm of the gradient. ema: save a running mean of what is learned, with this decay.
+    checkpointing: compute the towers' layers twice instead of keeping their insides: less memory, slower.
+    held_out: names of defect types; images that show any of them are left out (to ask later for novel types).
     bad_images: "skip" what cannot be read, named and counted, or "stop".
+    track: also tell these of the run, besides its log.jsonl.
     workers: processes that prepare batches; 0 = none. save_every, log_every: steps.
     backbone: "copy" it into the model folder, or "reference" it. stored: type of the saved weights.
     name, description, licence, data_licence (of a dataset, or of the textures): for the model's card.
     """
 
+    method: Text | None = None
     detector: DetectorSettings | None = None
     start: Literal["fresh", "model"] = "fresh"
     generated: GeneratedSettings = GeneratedSettings()
     seed: Annotated[int, Field(ge=0)] = 42
     epochs: Annotated[int, Field(ge=1)] = 5
     batch: Annotated[int, Field(ge=1)] = 8
+    accumulate: Annotated[int, Field(ge=1)] = 1
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -234,7 +281,10 @@ class TrainingSettings(Settings):
     clip_grad: Annotated[float, Field(gt=0)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpointing: bool = False
+    held_out: tuple[Text, ...] = ()
     bad_images: Literal["skip", "stop"] = "skip"
+    track: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     workers: Annotated[int, Field(ge=0)] = 1
     save_every: Annotated[int, Field(ge=1)] = 100
     log_every: Annotated[int, Field(ge=1)] = 10

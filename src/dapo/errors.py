@@ -7,7 +7,7 @@
     ├── VocabularyError   the defect types: no names, two of one name, a file that is not a vocabulary
     ├── ConfigError       a setting: unknown key, value out of range, options that contradict each other
     ├── ModelError        a model folder: missing or foreign file, wrong format version, unknown key
-    ├── DataError         a dataset: folders, masks, labels
+    ├── DataError         a dataset: folders, masks, labels (``kind`` and ``path`` say what and where)
     └── DependencyError   an optional package is not installed; the message holds the pip line
 
 A message says what was expected, what came, and what to do next, in one sentence where it can.
@@ -15,7 +15,10 @@ A message says what was expected, what came, and what to do next, in one sentenc
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
+    "DATA_KINDS",
     "INPUT_KINDS",
     "ConfigError",
     "DapoError",
@@ -37,6 +40,19 @@ INPUT_KINDS = (
     "dtype",
     "range",  # floats outside 0..1
     "not_finite",  # NaN or infinity
+)
+
+DATA_KINDS = (
+    "layout",  # a folder, file or line that is not in the form the layout asks for
+    "orphan_image",  # an image without its mask or its entry
+    "orphan_mask",  # a mask, label file or entry without its image
+    "unreadable",  # an image or mask that cannot be decoded
+    "mask_size",  # a mask of another size than its image
+    "mask_values",  # a mask file of other values than 0 and 255
+    "mask_empty",  # a defective image whose mask marks nothing
+    "unknown_type",  # a folder or label that the taxonomy does not know
+    "empty",  # a product or folder without images
+    "twice",  # one image listed twice
 )
 
 
@@ -74,7 +90,13 @@ class ModelError(DapoError):
 
 
 class DataError(DapoError):
-    """A dataset folder cannot be used as it is."""
+    """A dataset folder cannot be used as it is; ``kind`` is one of ``DATA_KINDS``, ``path`` is to blame."""
+
+    def __init__(self, message: str, *, kind: str = "layout", path: os.PathLike[str] | None = None) -> None:
+        if kind not in DATA_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(DATA_KINDS)}; got {kind!r}")
+        super().__init__(message)
+        self.kind, self.path = kind, path
 
 
 class DependencyError(DapoError):

@@ -20,10 +20,10 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,21 @@ from PIL import Image
 
 from dapo.errors import ConfigError, InputError
 
-__all__ = ["EXTENSIONS", "MAX_PIXELS", "MIN_SIDE", "expand_paths", "load_image", "prepare", "restore_map"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "expand_paths",
+    "image_size",
+    "load_image",
+    "prepare",
+    "restore_map",
+]
 
 RGB: TypeAlias = npt.NDArray[np.uint8]  # (h, w, 3)
 Array: TypeAlias = npt.NDArray[Any]
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Found = TypeVar("Found")  # what is read of a file: its pixels or its size
 
 MIN_SIDE = 8  # pixels; below that there is nothing to look at
 MAX_PIXELS = 200_000_000  # pixels, 600 MB as RGB: 12,000 lines of a 16k line camera fit
@@ -58,6 +68,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations that swap width and height
 
 
 def load_image(source: object, *, max_pixels: int = MAX_PIXELS) -> RGB:
@@ -69,9 +80,9 @@ def load_image(source: object, *, max_pixels: int = MAX_PIXELS) -> RGB:
     refused by its header, before anything is decoded.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source), max_pixels)
+        return _from_file(Path(source), max_pixels, _from_pillow)
     if isinstance(source, bytes):
-        return _from_stream(BytesIO(source), "image data", len(source), max_pixels)
+        return _from_stream(BytesIO(source), "image data", len(source), max_pixels, _from_pillow)
     if isinstance(source, Image.Image):
         return _from_pillow(source, f"PIL image of mode {source.mode}", max_pixels)
     if hasattr(source, "detach") and hasattr(source, "cpu"):
@@ -80,6 +91,11 @@ def load_image(source: object, *, max_pixels: int = MAX_PIXELS) -> RGB:
         return _from_array(source, "array", max_pixels)
     wanted = "a path, bytes, a PIL image, a NumPy array or a torch tensor"
     raise _refusal("dtype", "image", wanted, type(source).__name__, "pass one of those")
+
+
+def image_size(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) that ``load_image`` would give, from the file's header; ``InputError`` as there."""
+    return _from_file(Path(path), max_pixels, _size_of_pillow)
 
 
 def prepare(
@@ -158,7 +174,7 @@ def _refusal(kind: str, name: str, expected: str, came: str, advice: str) -> Inp
 # Files and PIL images
 
 
-def _from_file(path: Path, max_pixels: int) -> RGB:
+def _from_file(path: Path, max_pixels: int, read: Callable[[Image.Image, str, int], Found]) -> Found:
     name = f"'{path}'"
     try:
         status = path.stat()
@@ -174,13 +190,19 @@ def _from_file(path: Path, max_pixels: int) -> RGB:
         raise _refusal("unreadable", name, "an image file", "a device or pipe", "save the image to a file")
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, name, status.st_size, max_pixels)
+            return _from_stream(stream, name, status.st_size, max_pixels, read)
     except OSError as error:
         advice = "check its permissions and the drive"
         raise _refusal("unreadable", name, "a file to read", str(error.strerror), advice) from error
 
 
-def _from_stream(stream: IO[bytes], name: str, n_bytes: int, max_pixels: int) -> RGB:
+def _from_stream(
+    stream: IO[bytes],
+    name: str,
+    n_bytes: int,
+    max_pixels: int,
+    read: Callable[[Image.Image, str, int], Found],
+) -> Found:
     if n_bytes == 0:
         raise _refusal("empty", name, "an image", "0 bytes", "copy or record it again")
     known = _SIGNATURES.get(stream.read(3))
@@ -195,7 +217,7 @@ def _from_stream(stream: IO[bytes], name: str, n_bytes: int, max_pixels: int) ->
             wanted, came = f"an image ({', '.join(FORMATS)})", f"{n_bytes} bytes of something else"
             raise _refusal("unreadable", name, wanted, came, "export the picture as PNG") from error
         with image:
-            return _from_pillow(image, name, max_pixels)
+            return read(image, name, max_pixels)
 
 
 class _OwnPixelLimit:
@@ -238,6 +260,13 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> RGB:
         came = f"one that ends early or is damaged ({error})"
         raise _refusal("truncated", name, "a whole picture", came, "copy or record it again") from error
     return _from_array(_array_of_pillow(upright, name), name, max_pixels)
+
+
+def _size_of_pillow(image: Image.Image, name: str, max_pixels: int) -> tuple[int, int]:
+    """(height, width) once upright. Of a PNG the orientation behind the pixels would cost decoding them."""
+    _check_size(image.height, image.width, name, max_pixels)
+    lying = (image.format != "PNG" or "exif" in image.info) and _orientation(image) in _LYING
+    return (image.width, image.height) if lying else (image.height, image.width)
 
 
 def _orientation(image: Image.Image) -> int:

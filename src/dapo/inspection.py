@@ -17,13 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dapo.errors import InputError
-from dapo.masks import RunLengths, encode_rle, trace_outlines
+from dapo.errors import DataError, InputError
+from dapo.masks import RunLengths, decode_rle, encode_rle, fill_ring, trace_outlines
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["SCHEMA", "UNCALIBRATED", "UNKNOWN", "Failure", "Inspection", "Region", "json_schema"]
+__all__ = [
+    "SCHEMA",
+    "UNCALIBRATED",
+    "UNKNOWN",
+    "Failure",
+    "Inspection",
+    "Region",
+    "Shape",
+    "json_schema",
+    "read_record",
+]
 
 SCHEMA = 1
 UNKNOWN = "unknown"  # the type of a region that none of the names fits
@@ -31,6 +41,7 @@ UNCALIBRATED = "uncalibrated: threshold from generated good parts"
 DECIMALS = 6  # of scores in the record
 
 Calibration: TypeAlias = "str | Mapping[str, Any] | None"
+Shape: TypeAlias = 'Literal["polygon", "rle", "both"]'  # how a record outlines its regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +93,10 @@ class Region:
         """COCO's uncompressed run-length encoding of the full-size mask."""
         return encode_rle(self.crop, self.size, self.bbox[:2])
 
-    def to_dict(self, shape: Literal["polygon", "rle"] = "polygon") -> dict[str, Any]:
+    def to_dict(self, shape: Shape = "polygon") -> dict[str, Any]:
+        outline: dict[str, Any] = {"polygon": self.polygon} if shape != "rle" else {}
+        if shape != "polygon":
+            outline["rle"] = self.rle
         return {
             "id": self.id,
             "type": self.type,
@@ -91,8 +105,32 @@ class Region:
             "bbox": list(self.bbox),
             "area_px": self.area_px,
             "centroid": [round(value, 2) for value in self.centroid],
-            shape: self.polygon if shape == "polygon" else self.rle,
+            **outline,
         }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], size: tuple[int, int]) -> Region:
+        """The region of a record, in an image of ``size`` (h, w).
+
+        Exact with ``rle``. From polygons alone the mask lacks its holes and may differ along the outline.
+        """
+        x, y, width, height = (int(value) for value in record["bbox"])
+        if "rle" in record:
+            crop = decode_rle(record["rle"])[y : y + height, x : x + width].copy()
+        else:
+            rings = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in record["polygon"]]
+            crop = np.any([fill_ring(ring - (x, y), height, width) for ring in rings], axis=0)
+        return cls(
+            id=int(record["id"]),
+            type=str(record["type"]),
+            score=float(record["score"]),
+            margin=float(record["margin"]),
+            bbox=(x, y, width, height),
+            area_px=int(record["area_px"]),
+            centroid=(float(record["centroid"][0]), float(record["centroid"][1])),
+            crop=crop,
+            size=size,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +212,8 @@ class Inspection:
             )
         return self.pixels
 
-    def to_dict(self, shape: Literal["polygon", "rle"] = "polygon") -> dict[str, Any]:
-        """The record, schema version 1; ``shape`` says how regions are outlined."""
+    def to_dict(self, shape: Shape = "polygon") -> dict[str, Any]:
+        """The record, schema version 1; ``shape`` says how regions are outlined; ``rle`` is exact."""
         return {
             "schema": SCHEMA,
             "image": self.image,
@@ -194,6 +232,25 @@ class Inspection:
             "timing_ms": round(self.timing_ms, 1),
         }
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Inspection:
+        """The inspection of a record, without maps and pixels, which a record does not hold."""
+        size = (int(record["height"]), int(record["width"]))
+        return cls(
+            image=str(record["image"]),
+            width=size[1],
+            height=size[0],
+            score=float(record["score"]),
+            raw_score=float(record["raw_score"]),
+            threshold=float(record["threshold"]),
+            verdict=record["verdict"],
+            types={str(kind["name"]): float(kind["score"]) for kind in record["types"]},
+            regions=tuple(Region.from_dict(region, size) for region in record["regions"]),
+            calibration=record["calibration"],
+            model=dict(record["model"]),
+            timing_ms=float(record["timing_ms"]),
+        )
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -205,6 +262,26 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "image": self.image, "error": {"kind": self.kind, "message": self.message}}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Failure:
+        return cls(str(record["image"]), str(record["error"]["kind"]), str(record["error"]["message"]))
+
+
+def read_record(record: Mapping[str, Any]) -> Inspection | Failure:
+    """What ``to_dict`` wrote; DataError for anything else."""
+    if record.get("schema") != SCHEMA:
+        raise DataError(
+            f"expected a record of schema version {SCHEMA}; got {record.get('schema')!r}. "
+            "Read it with the version of dapo that wrote it."
+        )
+    try:
+        return Failure.from_dict(record) if "error" in record else Inspection.from_dict(record)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"expected a whole record of schema version {SCHEMA} for {record.get('image')!r}; "
+            f"{type(error).__name__}: {error}. Inspect the image again."
+        ) from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Masks: boolean pictures as run lengths and as outlines.
 
-In: bool (h, w). Out: COCO's uncompressed run-length encoding, or closed rings of points. Coordinates are
-pixel corners: the pixel in column x, row y covers [x, x + 1] x [y, y + 1], so a ring may touch x = w and y =
-h.
+In: bool (h, w). Out: COCO's run-length encoding, as numbers or as its compressed string, or closed rings of
+points; and all ways back. Coordinates are pixel corners: the pixel in column x, row y covers [x, x + 1] x
+[y, y + 1], so a ring may touch x = w and y = h.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["RunLengths", "decode_rle", "encode_rle", "ring_area", "simplify", "trace_outlines"]
+__all__ = [
+    "RunLengths",
+    "decode_compressed_rle",
+    "decode_rle",
+    "encode_compressed_rle",
+    "encode_rle",
+    "fill_ring",
+    "ring_area",
+    "simplify",
+    "trace_outlines",
+]
 
 Mask = npt.NDArray[np.bool_]
 Ring = npt.NDArray[np.float64]
 
 EIGHT = np.ones((3, 3), dtype=bool)  # diagonal neighbours belong together
 TOLERANCE = 0.5  # pixels: how far a simplified ring may lie from the traced one
+MAX_GROUPS = 7  # of 5 bits: more than any picture has pixels
 AREA_DRIFT = 0.02  # of the area: a simplification that changes more is refused
 
 
@@ -71,6 +82,78 @@ def decode_rle(rle: RunLengths) -> Mask:
         )
     values = np.arange(counts.size) % 2 == 1
     mask: Mask = np.repeat(values, counts).reshape(width, height).T
+    return mask
+
+
+def decode_compressed_rle(text: str | bytes, height: int, width: int) -> Mask:
+    """The bool (height, width) mask of COCO's compressed run lengths; ValueError for any other string.
+
+    Each number is written in groups of 5 bits, lowest first, as characters from "0" on; 32 marks that more
+    follow, 16 in the last group the sign. From the fourth number on it is the difference to the one two
+    places before (the string format of the COCO API).
+    """
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+    groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - ord("0")
+    last = groups & 32 == 0
+    if groups.size == 0 or not last[-1] or (groups < 0).any() or (groups > 63).any():
+        raise ValueError(
+            f"compressed run lengths must be characters from 0 to o and end a number; got {text!r:.60}"
+        )
+    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    lengths = np.diff(starts, append=groups.size)
+    if lengths.max() > MAX_GROUPS:
+        raise ValueError(f"a compressed run length is longer than any picture; got {text!r:.60}")
+    place = np.arange(groups.size) - np.repeat(starts, lengths)
+    counts = np.add.reduceat((groups & 31) << 5 * place, starts)
+    counts -= np.where(groups[last] & 16, 1 << 5 * lengths, 0)
+    counts[1::2] = np.cumsum(counts[1::2])
+    counts[2::2] = np.cumsum(counts[2::2])
+    return decode_rle({"size": [height, width], "counts": counts.tolist()})
+
+
+def encode_compressed_rle(rle: RunLengths) -> str:
+    """COCO's compressed string of run lengths; ``decode_compressed_rle`` tells its form."""
+    counts, text = rle["counts"], []
+    for place, count in enumerate(counts):
+        number, more = count - counts[place - 2] if place > 2 else count, True
+        while more:
+            group, number = number & 31, number >> 5
+            more = number != (-1 if group & 16 else 0)
+            text.append(chr(ord("0") + group + 32 * more))
+    return "".join(text)
+
+
+def fill_ring(ring: Ring, height: int, width: int) -> Mask:
+    """The pixels (height, width) whose middle lies inside the closed ring (n, 2) of (x, y), even-odd.
+
+    A ring too thin to hold any middle marks the pixels its line runs through instead, so no flaw gets lost.
+    """
+    x, y = ring[:, 0] - 0.5, ring[:, 1] - 0.5  # so that middles are whole numbers
+    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
+    first = np.ceil(np.minimum(y, y_next)).clip(0, height).astype(np.int64)
+    count = np.ceil(np.maximum(y, y_next)).clip(0, height).astype(np.int64) - first  # rows each edge crosses
+    edge = np.repeat(np.arange(len(ring)), count)
+    row = np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    crossing = x[edge] + (row - y[edge]) * (x_next - x)[edge] / (y_next - y)[edge]
+    column = np.ceil(crossing).clip(0, width).astype(np.int64)
+    filled: Mask = np.zeros((height, width + 1), dtype=np.bool_)  # one byte a pixel: pictures are large
+    np.logical_xor.at(filled, (row, column), True)
+    np.logical_xor.accumulate(filled, axis=1, out=filled)
+    filled = filled[:, :-1]
+    return filled if filled.any() else _traced(ring, height, width)
+
+
+def _traced(ring: Ring, height: int, width: int) -> Mask:
+    """The pixels the closed line runs through, sampled twice a pixel."""
+    ring = ring.clip(-1, (width + 1, height + 1))  # what lies far outside costs nothing
+    after = np.roll(ring, -1, axis=0)
+    steps = np.ceil(np.abs(after - ring).max(axis=1) * 2).astype(np.int64) + 1
+    edge = np.repeat(np.arange(len(ring)), steps)
+    share = (np.arange(edge.size) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[edge]
+    points = np.floor(ring[edge] + share[:, None] * (after - ring)[edge]).astype(np.int64)
+    inside = ((points >= 0) & (points < (width, height))).all(axis=1)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[points[inside, 1], points[inside, 0]] = True
     return mask
 
 

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
 from dapo.errors import VocabularyError
 
-__all__ = ["Defect", "Severity", "Vocabulary", "builtin"]
+__all__ = ["Defect", "Severity", "Vocabulary", "builtin", "builtin_groups", "plain"]
 
 Severity: TypeAlias = Literal["minor", "major", "critical"]
 
@@ -118,11 +119,11 @@ class Vocabulary:
 
     def find(self, words: str) -> Defect | None:
         """The type these words mean: by name, then by phrase; capitals, plural, - and _ do not count."""
-        wanted = _plain(words)
+        wanted = plain(words)
         for defect in self.defects:
-            if _plain(defect.name) == wanted:
+            if plain(defect.name) == wanted:
                 return defect
-        meant = [defect for defect in self.defects if wanted in map(_plain, defect.phrases)]
+        meant = [defect for defect in self.defects if wanted in map(plain, defect.phrases)]
         return meant[0] if len(meant) == 1 else None
 
     @classmethod
@@ -175,7 +176,19 @@ class Vocabulary:
 @cache
 def builtin() -> Vocabulary:
     """The vocabulary that comes with DAPO: the types of the public datasets and of common trades."""
-    return Vocabulary(tuple(Defect(**_entry(item)) for item in _items(_BUILTIN, _FastLoader)))
+    return Vocabulary(tuple(defect for defects in builtin_groups().values() for defect in defects))
+
+
+@cache
+def builtin_groups() -> Mapping[str, tuple[Defect, ...]]:
+    """The built-in vocabulary by trade or kind; in its file an entry with only ``group`` starts one."""
+    groups: dict[str, list[Defect]] = {}
+    for item in _items(_BUILTIN, _FastLoader):
+        if "group" in item:
+            own = groups.setdefault(item["group"], [])
+        else:
+            own.append(Defect(**_entry(item)))
+    return MappingProxyType({title: tuple(defects) for title, defects in groups.items()})
 
 
 # Files
@@ -288,7 +301,7 @@ def _repeated(texts: Iterable[str]) -> str | None:
     return None
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
     """Small letters, spaces for - and _, the last word singular: for looking up, never for the model."""
     text = " ".join(words.casefold().replace("-", " ").replace("_", " ").split())
     if text.endswith(("sses", "shes", "ches", "xes")):

@@ -128,6 +128,7 @@ def show_samples(out: Path, words: Any, model: str | None, seed: int | None) -> 
         {
             f"{program()} demo --images FOLDER": "your own photos",
             f'{program()} inspect FOLDER --defects "scratch, pin hole"': "all of them, in your own words",
+            f"{program()} calibrate --good FOLDER": "a threshold from about 20 good parts",
         },
     )
     return run.exit_code(None)

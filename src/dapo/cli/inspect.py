@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sys
@@ -14,14 +15,45 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from dapo.cli.main import DEFECTIVE, FAILED_INPUT, INTERRUPTED, debug_option
-from dapo.cli.options import CommaList, chosen_defects, defect_options, model_options
+from dapo.cli.options import CommaList, Rate, chosen_defects, defect_options, looking_options, model_options
+from dapo.cli.outputs import (
+    FORMATS,
+    PICTURES,
+    RESULTS,
+    SEGMENTATIONS,
+    open_documents,
+    open_journal,
+    open_pictures,
+    where,
+)
+from dapo.cli.resume import Earlier, keep_settings, load_earlier, settings_of, sort_results
+from dapo.cli.stages import terminal_bar
 from dapo.errors import InputError
 
 if TYPE_CHECKING:
     from dapo.inspection import Failure, Inspection
+    from dapo.inspector import Inspector
 
-PICTURES = ("overlay", "heatmap")
-FORMATS = ("jsonl", "html")
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk
+
+
+class Shard(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``i/n`` -> (i, n), counted from 1."""
+
+    name = "i/n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        number, _, count = str(value).partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            self.fail(f"{value!r} is not one of 1/n, 2/n, ... n/n", param, ctx)
+        return int(number), int(count)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "i/n"
 
 
 @click.command(name="inspect")
@@ -51,9 +83,32 @@ FORMATS = ("jsonl", "html")
     help="Result files to write, or none.",
 )
 @click.option(
+    "--coco-segmentation",
+    "segmentation",
+    type=click.Choice(SEGMENTATIONS),
+    default="rle",
+    show_default=True,
+    help="How coco.json draws regions: rle is exact, polygon has no holes.",
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="Score from which a part is defective. Default: the model's.",
+    help="Score from which a part is defective. Default: the calibration's, else the model's.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DIR_OR_FILE",
+    help="What dapo calibrate wrote. Default: that in the model folder, if there is one.",
+)
+@click.option(
+    "--false-alarm", type=Rate(), metavar="RATE", help="To hold, such as 1%, instead of the calibrated one."
+)
+@looking_options
+@click.option(
+    "--mutual",
+    is_flag=True,
+    help="Compare the images with one another too: similar parts, most of them good, none labelled.",
 )
 @click.option(
     "--json",
@@ -61,6 +116,12 @@ FORMATS = ("jsonl", "html")
     is_flag=True,
     help="JSON lines on stdout; files only with --out, --save or --format.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep what results.jsonl in --out holds and only do the rest; failed images are tried again.",
+)
+@click.option("--shard", type=Shard(), help="Only part i of n of the list, into --out/shard-i-of-n.")
 @click.option("--fail-on", type=click.Choice(["defective"]), help="Exit 3 when a part is defective.")
 @debug_option
 @click.pass_context
@@ -76,57 +137,141 @@ def command(
     out: Path,
     save: tuple[str, ...],
     formats: tuple[str, ...],
+    segmentation: str,
     threshold: float | None,
+    calibration: Path | None,
+    false_alarm: float | None,
+    tile: str | None,
+    roi: str | None,
+    mutual: bool,
     as_json: bool,
+    resume: bool,
+    shard: tuple[int, int] | None,
     fail_on: str | None,
 ) -> None:
     """Find flaws in images and name them.
 
     PATH is an image, a folder (searched with its subfolders) or a pattern such as "parts/*.png"; - reads a
-    list of paths from stdin, one a line. Writes results.jsonl, report.html and the pictures into --out.
+    list of paths from stdin, one a line. Writes results.jsonl, report.html and the pictures into --out; what
+    each format holds is told in docs/formats.md.
 
-    A file that cannot be inspected is named, the others are done, and the exit code is 1.
+    A file that cannot be inspected is named, the others are done, and the exit code is 1. --shard 2/4 does
+    the second quarter of the list, also beside the others; --resume without --shard then joins the parts.
     """
     words = chosen_defects(defects, vocabulary)
     files, failures = find_files(paths)
-    named = {"out", "save", "formats"}
+    named = {"out", "save", "formats", "resume", "shard"}
     explicit = any(
         context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT) for name in named
     )
     if as_json and not explicit:
         save, formats = (), ()
+    if resume and "jsonl" not in formats:
+        raise click.UsageError("--resume goes on from results.jsonl; add jsonl to --format")
+    if mutual and (resume or shard is not None):
+        raise click.UsageError(
+            "--mutual compares all images at once; it goes with no --resume and no --shard"
+        )
 
-    results: Iterator[Inspection | Failure] = iter(failures)
+    names = [str(file) for file in files]  # of all parts: pictures are named alike in each
+    folder = out
+    if shard is not None:
+        files, failures = part_of(files, failures, shard)
+        folder = out / f"shard-{shard[0]}-of-{shard[1]}"
+    images = [*(failure.image for failure in failures), *map(str, files)]
+    settings: dict[str, Any] = {}
+    inspector = None
     if files:
         from dapo.inspector import Inspector
 
-        inspector = Inspector.from_pretrained(model, device=device, precision=precision, threshold=threshold)
+        inspector = Inspector.from_pretrained(
+            model,
+            device=device,
+            precision=precision,
+            threshold=threshold,
+            calibration=False if mutual else calibration,
+            false_alarm=false_alarm,
+            tile=tile,
+            roi=roi,
+        )
         words = inspector.vocabulary(words)
-        results = itertools.chain(failures, inspector.stream(files, defects=words, batch_size=batch_size))
-    run = Run(len(files) + len(failures))
-    with contextlib.ExitStack() as stack:
-        names = [str(file) for file in files]
-        show = JsonPrinter() if as_json else TablePrinter(names)
-        writers = [stack.enter_context(writer) for writer in open_writers(out, save, formats, names, words)]
-        try:
-            for result in stack.enter_context(progress(results, run.total)):
-                for writer in (show, *writers):
-                    writer.write(result)
-                run.add(result)
-                complain(result)
-        except KeyboardInterrupt:
-            run.interrupted = True
+        looking = {"tile": str(inspector.tiling), "roi": inspector.roi and inspector.roi.text}
+        settings = settings_of(inspector, words, calibration=inspector.rule.record, mutual=mutual, **looking)
+    if resume and inspector is None:
+        save, formats = (), ()  # nothing to inspect is no reason to lose what is there
+    pictures = list(open_pictures(out, save, names))
+    earlier = Earlier(folder / RESULTS)
+    if resume and inspector is not None:
+        earlier = load_earlier(folder, images, settings, pictures, shards=shard is None)
+    fresh: Iterator[Inspection | Failure] = iter(failures)
+    if inspector is not None:
+        new = [file for file in files if str(file) not in earlier]
+        stream = inspector.stream_mutual if mutual else inspector.stream
+        fresh = itertools.chain(failures, stream(new, defects=words, batch_size=batch_size))
+
+    documents = list(open_documents(folder, formats, names, words, segmentation))
+    run = Run(len(images), len(earlier))
+    try:
+        with contextlib.ExitStack() as stack:
+            journal = open_journal(folder, formats, append=len(earlier) > 0)
+            show = JsonPrinter() if as_json else TablePrinter(names)
+            of_new = [show, *(stack.enter_context(writer) for writer in (*journal, *pictures))]
+            of_all = [stack.enter_context(writer) for writer in documents]
+            if "jsonl" in formats and inspector is not None:
+                keep_settings(folder, settings)
+            asked = stack.enter_context(progress(images, run.total))
+            work(asked, earlier, fresh, of_new, of_all, run, photos="html" in formats)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise click.ClickException(run.disk_full(error.filename or folder)) from error
+    if len(earlier):
+        sort_results(folder / RESULTS, images)
     click.echo(run.summary(), err=as_json)
+    if inspector is not None and run.last is not None:
+        click.echo(finest(inspector, run.last), err=as_json)
     if save or formats:
-        click.echo(where(out, save, formats), err=as_json)
+        click.echo(where(folder, out, save, formats), err=as_json)
     context.exit(run.exit_code(fail_on))
 
 
-class Run:
-    """What happened so far: counts, time, and the exit code that follows."""
+def work(
+    images: Iterable[str],
+    earlier: Earlier,
+    fresh: Iterator[Inspection | Failure],
+    of_new: Sequence[Any],
+    of_all: Sequence[Any],
+    run: Run,
+    photos: bool,
+) -> None:
+    """Every image in order: its earlier result to the writers ``of_all``, its fresh one to ``of_new`` too."""
+    try:
+        for image in images:
+            kept = image in earlier
+            result = earlier.result(image, pixels=photos) if kept else next(fresh)
+            for writer in of_all if kept else (*of_new, *of_all):
+                writer.write(result)
+            run.add(result)
+            complain(result)
+    except KeyboardInterrupt:
+        for result in earlier.rest():
+            for writer in of_all:
+                writer.write(result)
+            run.add(result)
+        raise
 
-    def __init__(self, total: int) -> None:
+
+class Run:
+    """What happened so far: counts, time, and the exit code that follows.
+
+    total: images asked for. kept: how many of them have a result from an earlier run.
+    """
+
+    def __init__(self, total: int, kept: int = 0) -> None:
         self.total = total
+        self.kept = kept
         self.defective = self.ok = self.failed = 0
         self.interrupted = False
         self.last: Inspection | None = None
@@ -144,13 +289,14 @@ class Run:
 
     def summary(self) -> str:
         """How many of each and how long it took; then the model, its threshold and where that comes from."""
-        done = self.defective + self.ok
+        done = self.defective + self.ok - self.kept
         seconds = time.perf_counter() - self.started
-        parts = [f"{done} inspected: {self.defective} defective, {self.ok} ok"]
+        kept = f" and {self.kept} kept" if self.kept else ""
+        parts = [f"{done} inspected{kept}: {self.defective} defective, {self.ok} ok"]
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.interrupted:
-            parts.append(f"stopped, {self.total - done - self.failed} not looked at")
+            parts.append(f"stopped, {self.total - done - self.kept - self.failed} not looked at")
         each = f" ({1000 * seconds / done:.0f} ms an image)" if done > 1 else ""
         line = "; ".join([*parts, f"{seconds:.1f} s{each}"])
         if self.last is not None:
@@ -159,6 +305,14 @@ class Run:
             line += f"\nmodel {model}; threshold {self.last.threshold:.2f}, {self.last.calibration_statement}"
         return line
 
+    def disk_full(self, path: Any) -> str:
+        """The sentence for a disk without room."""
+        done = self.defective + self.ok + self.failed
+        return (
+            f"{path}: the disk is full after {done} of {self.total} images; what is written is whole. "
+            "Free some space and run the same command again with --resume"
+        )
+
     def exit_code(self, fail_on: str | None) -> int:
         """Interrupted before defective before failed: the most urgent one wins."""
         if self.interrupted:
@@ -166,6 +320,18 @@ class Run:
         if fail_on == "defective" and self.defective:
             return DEFECTIVE
         return FAILED_INPUT if self.failed else 0
+
+
+def finest(inspector: Inspector, result: Inspection) -> str:
+    """How small a flaw may be in a picture like the last, and how to see smaller ones."""
+    from dapo.tiles import auto_size
+
+    height, width = result.height, result.width
+    pixels = inspector.smallest_defect(height, width)
+    line = f"flaws below about {pixels:.0f} px are not to be expected in pictures of {width} x {height}"
+    if inspector.tiling == "off" and auto_size(height, width, side=inspector.detector.side) is not None:
+        line += "; --tile auto looks closer, and takes longer"
+    return line
 
 
 def find_files(paths: Iterable[str]) -> tuple[list[Path], list[Failure]]:
@@ -197,41 +363,13 @@ def read_list() -> list[str]:
     return [line.strip() for line in sys.stdin if line.strip()]
 
 
-def open_writers(
-    out: Path, save: Iterable[str], formats: Iterable[str], names: Sequence[str], words: Any = None
-) -> Iterator[Any]:
-    """A context manager with ``write(result)`` for each output asked for.
-
-    Pictures mirror the folders of ``names`` below the one they share; the report tells the causes and actions
-    that the vocabulary ``words`` gives.
-    """
-    from dapo.cli.table import common_folder
-
-    root = common_folder(names) or "."
-    for name in formats:
-        if name == "jsonl":
-            from dapo.writers.jsonl import JsonlWriter
-
-            yield JsonlWriter(out / "results.jsonl")
-        elif name == "html":
-            from dapo.writers.html import HtmlReport
-
-            yield HtmlReport(out / "report.html", title="Inspection", vocabulary=words)
-    for name in save:
-        if name == "overlay":
-            from dapo.writers.overlay import OverlayWriter
-
-            yield OverlayWriter(out / "overlay", root)
-        elif name == "heatmap":
-            from dapo.writers.heatmap import HeatmapWriter
-
-            yield HeatmapWriter(out / "heatmap", root)
-
-
-def where(out: Path, save: Iterable[str], formats: Iterable[str]) -> str:
-    """The line that says what was written."""
-    files = {"jsonl": "results.jsonl", "html": "report.html"}
-    return f"written to {out}: {', '.join([files[name] for name in formats] + [f'{name}/' for name in save])}"
+def part_of(
+    files: Sequence[Path], failures: Sequence[Failure], shard: tuple[int, int]
+) -> tuple[list[Path], list[Failure]]:
+    """The files and failures of part i of n: equal runs of the whole list, failures first."""
+    (number, count), total, bad = shard, len(failures) + len(files), len(failures)
+    start, stop = (number - 1) * total // count, number * total // count
+    return list(files[max(0, start - bad) : max(0, stop - bad)]), list(failures[start:stop])
 
 
 class JsonPrinter:
@@ -279,17 +417,5 @@ def progress(results: Iterable[Any], total: int) -> Iterator[Iterable[Any]]:
     if total < 2 or not sys.stderr.isatty():
         yield results
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("inspecting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # a piped stdout must stay a pipe
-    )
-    with bar:
+    with terminal_bar("inspecting") as bar:
         yield bar.track(results, total=total)

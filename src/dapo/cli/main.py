@@ -24,7 +24,12 @@ from dapo.errors import DapoError
 VERBS = {
     "inspect": "Find flaws in images and name them.",
     "demo": "Sample images with known flaws, inspected and drawn.",
+    "data": "Check a data set, add one from an archive, look at one.",
+    "defects": "Check your words; find the nearest known types.",
+    "calibrate": "Thresholds at a stated false-alarm rate, from good parts.",
     "train": "Learn prompts, deep tokens and adapters from labelled defects.",
+    "evaluate": "Measure a model or a method on a labelled dataset.",
+    "reproduce": "The tables of the documentation, from their experiments.",
     "pretrain": "Train the embedded backbone from generated images.",
     "doctor": "What is installed and what is wrong, in one sentence each.",
     "pull": "Fetch a model for a machine without network.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,21 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# Of dapo.data.catalogue and dapo.learning.trackers, which `--help` does not import.
+DATASETS = (
+    "mvtec",
+    "visa",
+    "visa_extended",
+    "mpdd",
+    "mad_sim",
+    "mad_real",
+    "real_iad",
+    "folder",
+    "coco",
+    "yolo",
+    "label_studio",
+)
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -38,6 +54,24 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return ",".join(self.allowed)
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``0.5%`` or ``0.005``, a share between 0 and 1."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"([0-9.]+)\s*(%?)", str(value).strip())
+        try:
+            rate = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < 1:
+            self.fail(f"{value!r} is not a rate such as 5% or 0.05", param, ctx)
+        return rate
 
 
 def defect_options(command: Command) -> Command:
@@ -102,3 +136,19 @@ def model_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def looking_options(command: Command) -> Command:
+    """Adds ``--tile`` and ``--roi``: what of a picture is looked at, and how closely."""
+    tile = click.option(
+        "--tile",
+        metavar="auto,off,SIZE",
+        help="Cut large pictures into tiles of the original: auto, or the tiles' side in pixels. "
+        "Default: off, or as calibrated.",
+    )
+    roi = click.option(
+        "--roi",
+        metavar="MASK_OR_POINTS",
+        help='Region of interest: a picture, white inside, or "x0,y0 x1,y1 x2,y2" in pixels or shares.',
+    )
+    return tile(roi(command))

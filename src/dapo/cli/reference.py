@@ -17,7 +17,8 @@ Written by `make docs` from the commands' own help; a test keeps it current.
 
 Results go to stdout, progress and complaints to stderr.
 Exit: 0 done; 1 some input failed (each named, the rest done); 2 usage or configuration; 3 with
-`--fail-on defective` when a part is defective (3 wins over 1); 130 interrupted (what was done is kept).
+`--fail-on defective` when a part is defective (3 wins over 1); 130 interrupted (what was done
+is kept; of `evaluate` and `reproduce` each evaluation that was finished).
 """
 
 
@@ -28,20 +29,37 @@ def reference() -> str:
 
 def _sections() -> Iterator[str]:
     yield INTRODUCTION
-    root = click.Context(main, info_name="dapo", terminal_width=WIDTH, max_content_width=WIDTH)
-    yield _block("dapo", main.get_help(root))
+    root = _context(main, "dapo", None)
+    yield _block(root)
     for verb in VERBS:
         command = main.get_command(root, verb)
         if command is not None:
-            context = click.Context(
-                command, info_name=verb, parent=root, terminal_width=WIDTH, max_content_width=WIDTH
-            )
-            yield _block(f"dapo {verb}", command.get_help(context))
+            yield from _pages(_context(command, verb, root))
 
 
-def _block(title: str, text: str) -> str:
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return f"## {title}\n\n```text\n{lines}\n```\n"
+def _pages(context: click.Context) -> Iterator[str]:
+    """The help of a command, then of those inside it."""
+    yield _block(context)
+    if isinstance(context.command, click.Group):
+        for name, inner in context.command.commands.items():
+            yield from _pages(_context(inner, name, context))
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    names = main.context_settings["help_option_names"]
+    return click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=names,
+    )
+
+
+def _block(context: click.Context) -> str:
+    lines = "\n".join(line.rstrip() for line in context.get_help().splitlines())
+    return f"## {context.command_path}\n\n```text\n{lines}\n```\n"
 
 
 if __name__ == "__main__":

@@ -12,25 +12,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dapo.cli.main import FAILED_INPUT, debug_option
+from dapo.cli.options import DATASETS, TRACKERS, CommaList
+from dapo.cli.stages import terminal_bar
 from dapo.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dapo.config import TrainingSettings
+    from dapo.data import Sample
     from dapo.learning import Progress
 
-DATASETS = ("folder", "generated")
+GENERATED = "generated"
 
 
 @click.command(name="train")
 @click.option("--data", type=click.Path(path_type=Path), metavar="ROOT", help="Folder of the dataset.")
 @click.option(
     "--dataset",
-    type=click.Choice(DATASETS),
+    type=click.Choice((*DATASETS, GENERATED)),
     default="folder",
     show_default=True,
-    help="folder: PRODUCT/test/TYPE, masks in PRODUCT/ground_truth/TYPE. generated: scenes, no --data.",
+    help="What --data holds. folder: PRODUCT/test/TYPE, masks in PRODUCT/ground_truth/TYPE. generated: "
+    "scenes, no --data.",
 )
+@click.option("--products", metavar="NAMES", help="Only these products of --data: bottle,screw.")
+@click.option("--variant", metavar="NAME", help="Protocol variant of the dataset.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Generated scenes in all.")
 @click.option(
     "--textures",
@@ -51,10 +58,21 @@ DATASETS = ("folder", "generated")
     help="Folder to write to; the model comes into its subfolder model.",
 )
 @click.option(
+    "--method",
+    metavar="NAME",
+    help="coop, anomalyclip, multiads, dapo or an ablation of it (dapo-one-group, ...), or a YAML file. "
+    "--config and --set change it.",
+)
+@click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.yaml",
     help="Training settings.",
+)
+@click.option(
+    "--track",
+    type=CommaList(TRACKERS),
+    help="Also tell these of losses, rate and speed: pip install 'dapo[track]'.",
 )
 @click.option("--set", "changes", multiple=True, metavar="A.B=C", help="One setting; as often as you like.")
 @click.option("--seed", type=click.IntRange(min=0), help="Default: 42, as published.")
@@ -67,11 +85,15 @@ def command(
     context: click.Context,
     data: Path | None,
     dataset: str,
+    products: str | None,
+    variant: str | None,
     samples: int | None,
     textures: Path | None,
     model: str | None,
     out: Path,
+    method: str | None,
     config: Path | None,
+    track: tuple[str, ...] | None,
     changes: tuple[str, ...],
     seed: int | None,
     resume: bool,
@@ -80,36 +102,61 @@ def command(
 ) -> None:
     """Learn prompts, deep tokens and adapters from labelled defects, on a frozen CLIP.
 
-    The defaults are the published method. The test split of --data holds the labelled defects; or
+    The defaults are the published method; --method dapo takes them whole, whatever the model folder has
+    learned, and fits them to the backbone. The test split of --data holds the labelled defects; or
     --dataset generated learns from seeded scenes. A run that was stopped goes on with --resume and loses
     at most save_every steps. Then: dapo inspect IMAGE --model OUT/model
 
+    Several GPUs: accelerate launch -m dapo train ... --device cuda (or torchrun); they share each step.
+
     An image that cannot be read is named and skipped, and the exit code is 1.
     """
-    if (data is None) == (dataset == "folder"):
-        raise click.UsageError(
-            "--dataset folder needs --data ROOT" if data is None else "--dataset generated takes no --data"
-        )
-    if dataset == "folder" and (samples is not None or textures is not None):
+    if (data is None) == (dataset != GENERATED):
+        needs = f"--dataset {dataset} needs --data ROOT"
+        raise click.UsageError(needs if data is None else "--dataset generated takes no --data")
+    if data is None and (products is not None or variant is not None):
+        raise click.UsageError("--products and --variant belong to --data")
+    if data is not None and (samples is not None or textures is not None):
         raise click.UsageError("--samples and --textures belong to --dataset generated")
     raw = read_config(config)
     for change in changes:
         put(raw, change)
-    extra = {"generated.samples": samples, "generated.textures": textures and str(textures), "seed": seed}
+    extra: dict[str, Any] = {"generated.samples": samples, "generated.textures": textures and str(textures)}
+    extra |= {"seed": seed, "track": track}
     for key, value in extra.items():
         if value is not None:
             assign(raw, key, value)
 
+    name, examples = None, None
+    if data is not None:
+        name, licence, examples = read_examples(dataset, data, products, variant)
+        if licence is not None:
+            raw.setdefault("data_licence", licence)
+
     from dapo.config import TrainingSettings, parse
 
-    settings = parse(TrainingSettings, raw, str(config or "settings"))
+    where = str(config or "settings")
+    if method is None:
+        settings = parse(TrainingSettings, raw, where)
+    else:
+        settings = method_settings(method, raw, model, where)
 
     from dapo.learning import train
+    from dapo.learning.processes import launched
 
-    with reporter() as watch:
+    with reporter() if launched().leads else contextlib.nullcontext(Watch(lines)) as watch:
         folder = train(
-            out, data=data, model=model, settings=settings, resume=resume, device=device, on_step=watch
+            out,
+            data=examples,
+            data_name=name,
+            model=model,
+            settings=settings,
+            resume=resume,
+            device=device,
+            on_step=watch,
         )
+    if not launched().leads:
+        return
     last = watch.last
     skipped = {} if last is None else dict(last.skipped)
     outcome: dict[str, Any] = {"model": str(folder), "steps": last and last.step, "skipped": skipped}
@@ -117,6 +164,33 @@ def command(
         outcome |= {"losses": dict(last.losses), "per_second": round(last.per_second, 1)}
     click.echo(json.dumps(outcome) if as_json else sentence(outcome))
     context.exit(FAILED_INPUT if skipped else 0)
+
+
+def read_examples(
+    dataset: str, root: Path, products: str | None, variant: str | None
+) -> tuple[str, str | None, tuple[Sample, ...]]:
+    """Name and licence (None: the user's own) for the model's card, and the samples of the test split."""
+    from dapo.data.catalogue import DATASETS as CATALOGUE
+    from dapo.data.catalogue import open_dataset
+
+    only = None if products is None else [name.strip() for name in products.split(",") if name.strip()]
+    samples = open_dataset(dataset, root, products=only, splits=("test",), variant=variant)
+    entry = CATALOGUE[dataset]
+    if entry.taxonomy:
+        return entry.title, entry.licence, samples
+    return root.resolve().name, None, samples
+
+
+def method_settings(method: str, raw: Mapping[str, Any], model: str | None, where: str) -> TrainingSettings:
+    """The method fitted to the backbone of `model`, `raw` put over it; says on stderr what was fitted."""
+    from dapo.learning.methods import load_method, training_settings
+    from dapo.model.artifact import backbone_config
+
+    chosen = load_method(method).for_backbone(backbone_config(model))
+    settings = training_settings(chosen, raw, where)
+    for difference in chosen.adapted:
+        click.echo(f"dapo: {chosen.name} fitted to this backbone: {difference}", err=True)
+    return settings
 
 
 def sentence(outcome: Mapping[str, Any]) -> str:
@@ -196,19 +270,7 @@ def reporter() -> Iterator[Watch]:
     if not sys.stderr.isatty():
         yield Watch(lines)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=sys.stdout.isatty(),  # a piped stdout must stay a pipe
-    )
-    with bar:
+    with terminal_bar("training", facts=True, transient=False) as bar:
         task = bar.add_task("", total=None, facts="")
 
         def show(progress: Any) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dapo.config import GeneratedSettings, TrainingData
 from dapo.data import Sample, types_of
+from dapo.data.taxonomy import plain
 from dapo.errors import ConfigError, DataError, InputError
 from dapo.images import load_image, prepare
 from dapo.learning.losses import IGNORE
@@ -32,6 +34,7 @@ from dapo.pretraining.surfaces import Textures
 from dapo.vocabulary import Defect, Vocabulary
 
 COVERED = 0.35  # share of a pixel at the model's side from which it is defective, as in generated scenes
+NON_COMMERCIAL = re.compile(r"\bnc\b|non[- ]?commercial", re.IGNORECASE)
 WORLD = 2000  # the second generated world is number 2000 + seed; the backbone has seen the first, 1000 + seed
 
 
@@ -48,6 +51,11 @@ class Batch:
     defective: Bool[Tensor, " b"]
     failures: Mapping[str, str]
 
+    def binary(self, phrase: str) -> Batch:
+        """The same with all types as one, called `phrase`."""
+        labels = torch.where(self.labels == IGNORE, self.labels, self.labels.clamp(max=1))
+        return replace(self, vocabulary=Vocabulary((Defect(phrase),)), labels=labels)
+
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         pixels, labels, defective = (x.to(device) for x in (self.pixels, self.labels, self.defective))
@@ -61,11 +69,14 @@ class Source(Protocol):
     def defects(self) -> tuple[str, ...] | None:
         """Names the trained model asks for by itself; None = those of the model it began from."""
 
-    def steps(self, epochs: int) -> int:
-        """How many batches there are."""
+    def steps(self, epochs: int, share: int) -> int:
+        """How many steps there are, of at most `share` batches each."""
+
+    def numbers(self, step: int, share: int) -> range:
+        """The batches of step 0 <= step < steps."""
 
     def batch(self, number: int) -> Batch:
-        """Batch number 0 <= number < steps."""
+        """A batch, whatever was asked for before."""
 
     def facts(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -77,8 +88,8 @@ class Source(Protocol):
 class Labelled:
     """The images of a dataset; the images of a batch show one product, so that they share its list of types.
 
-    A product without any defect type is judged by the types of all. Raises DataError when there is nothing
-    to learn from.
+    A product without any defect type is judged by the types of all. held_out: types whose images are left
+    out. Raises DataError when there is nothing to learn from.
     """
 
     def __init__(
@@ -91,7 +102,9 @@ class Labelled:
         side: int,
         patch: int,
         fit: Literal["squash", "aspect"] = "squash",
+        held_out: Sequence[str] = (),
     ) -> None:
+        samples = without(samples, held_out, name)
         everything = types_of(samples)
         if not everything:
             raise DataError(
@@ -116,9 +129,15 @@ class Labelled:
         """The types of all products."""
         return self.names
 
-    def steps(self, epochs: int) -> int:
-        """Every image once an epoch."""
-        return epochs * self._per_epoch()
+    def steps(self, epochs: int, share: int) -> int:
+        """Every image once an epoch; no step goes over its end."""
+        return epochs * math.ceil(self._per_epoch() / share)
+
+    def numbers(self, step: int, share: int) -> range:
+        """The next `share` batches of the epoch, or what is left of it."""
+        length = self._per_epoch()
+        epoch, place = divmod(step, math.ceil(length / share))
+        return range(length * epoch + share * place, length * epoch + min(share * (place + 1), length))
 
     def _per_epoch(self) -> int:
         return sum(math.ceil(len(own) / self.size) for own in self.products.values())
@@ -159,10 +178,13 @@ class Labelled:
         image = load_image(sample.image)
         pixels = prepare(image, self.side, self.patch, self.fit)
         masks = sample.load_masks(*image.shape[:2])
-        if masks is None:
+        if masks is not None:
+            numbered = {types.index(name) + 1: mask for name, mask in masks.items()}
+            return pixels, class_map(numbered, pixels.shape[1], pixels.shape[2])
+        joint = sample.load_mask(*image.shape[:2])
+        if joint is None:
             return pixels, np.full(pixels.shape[1:], IGNORE, np.int64)
-        numbered = {types.index(name) + 1: mask for name, mask in masks.items()}
-        return pixels, class_map(numbered, pixels.shape[1], pixels.shape[2])
+        return pixels, class_map({IGNORE: joint}, pixels.shape[1], pixels.shape[2])  # of an unknown type
 
     def facts(self) -> dict[str, Any]:
         """Number and names of the images."""
@@ -170,9 +192,11 @@ class Labelled:
         return {"images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
 
     def card(self, licence: str) -> TrainingData:
-        """Its name and the licence the user states."""
+        """Its name and licence, and whether that forbids commercial use."""
         count = sum(len(own) for own in self.products.values())
         note = f"{count} images, {len(self.products)} products"
+        if NON_COMMERCIAL.search(licence):
+            note += "; non-commercial: weights trained on it are not for commercial use"
         return TrainingData(name=self.name, licence=licence, note=note)
 
 
@@ -196,9 +220,13 @@ class Generated:
         self.world = World(seed=WORLD + seed, other=True, textures=textures)
         self.lexicon = Lexicon.builtin()
 
-    def steps(self, epochs: int) -> int:
-        """Each scene is seen once, whatever `epochs` says."""
-        return max(1, self.settings.samples // self.size)
+    def steps(self, epochs: int, share: int) -> int:
+        """Each scene is seen once, whatever `epochs` says; a last step that is not full is left out."""
+        return max(1, self.settings.samples // (self.size * share))
+
+    def numbers(self, step: int, share: int) -> range:
+        """The next `share` batches."""
+        return range(step * share, (step + 1) * share)
 
     def batch(self, number: int) -> Batch:
         """Scenes number * size to number * size + size - 1."""
@@ -235,6 +263,23 @@ class Generated:
         count = len(self.world.textures)
         note = f"{count} real textures as surfaces: {licence}" if count else "procedural surfaces only"
         return TrainingData(name="generated scenes of DAPO", licence="Apache-2.0", note=note)
+
+
+def without(samples: Sequence[Sample], held_out: Sequence[str], name: str) -> Sequence[Sample]:
+    """The samples that show none of these types. Raises DataError for a name that no sample has."""
+    wanted, known = {plain(held) for held in held_out}, {plain(own) for own in types_of(samples)}
+    if unknown := sorted(wanted - known):
+        raise DataError(
+            f"expected held_out to name defect types of {name} ({', '.join(sorted(known))}); got "
+            f"{', '.join(unknown)}. Correct the names."
+        )
+    kept = [sample for sample in samples if not wanted.intersection(map(plain, sample.types))]
+    if wanted and not types_of(kept):
+        raise DataError(
+            f"expected some defect type of {name} to be left to learn from; none is without "
+            f"{', '.join(sorted(wanted))}. Hold out fewer."
+        )
+    return kept
 
 
 def spoken(name: str) -> str:
@@ -276,7 +321,7 @@ class _Numbered(Dataset[Batch]):
         return self.source.batch(number)
 
 
-def batches(source: Source, numbers: range, workers: int) -> Iterator[Batch]:
+def batches(source: Source, numbers: Sequence[int], workers: int) -> Generator[Batch, None, None]:
     """The batches of these numbers, in order, made ahead of time by `workers` processes (0: in this one)."""
     identity: Callable[[Any], Any] = _same
     yield from DataLoader(

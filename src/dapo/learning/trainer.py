@@ -1,12 +1,9 @@
 """Training: prompts, deep tokens and adapters are learned on a frozen CLIP; one straight loop.
 
-Goes in: labelled samples or generated scenes, a backbone, `TrainingSettings`; comes out: a model folder. What
-a run needs to go on stands in OUT, and each file there is replaced in one step, so that a run killed at any
-moment goes on from its last saved step, on the CPU in fp32 to the same bits:
-
-    OUT/model/                 the model folder, when the run has ended
-    OUT/training.safetensors   what is learned so far, the optimiser's state, the step (no pickle)
-    OUT/log.jsonl              losses and speed
+Goes in: labelled samples or generated scenes, a backbone, `TrainingSettings`; comes out: a model folder,
+OUT/model, when the run has ended. What a run needs to go on stands beside it (`state`), so that a run killed
+at any moment goes on from its last saved step, on the CPU in fp32 to the same bits. Several processes share
+the batches of a step (`processes`); trackers may be told of it (`trackers`).
 
 Source: DAPO (arXiv 2512.09446), section 5 of the method; without `keep_close`, `ema` and schedules.
 """
@@ -14,37 +11,38 @@ Source: DAPO (arXiv 2512.09446), section 5 of the method; without `keep_close`, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dapo.config import DetectorSettings, ModelConfig, TrainingSettings, parse
 from dapo.data import Sample, read_folder
-from dapo.errors import ConfigError, DataError, ModelError
+from dapo.errors import ConfigError, DataError
 from dapo.learning.examples import Batch, Generated, Labelled, Source, batches
 from dapo.learning.losses import global_loss, local_loss
-from dapo.model.artifact import BACKBONE, ModelInfo, load, save
+from dapo.learning.processes import join, precision_of
+from dapo.learning.state import LOG, STATE, keep, restore, saving, trim_log, write_log
+from dapo.learning.trackers import TRACKERS, Audience, Tracker
+from dapo.model.artifact import BACKBONE, ModelInfo, backbone_facts, load, save
 from dapo.model.clip import Clip
 from dapo.model.detector import Detector
 from dapo.vocabulary import Vocabulary
 
-STATE, LOG, MODEL = "training.safetensors", "log.jsonl", "model"
+MODEL = "model"
 
 # A run may go on with other values of these.
 FREE = {"workers", "save_every", "log_every", "backbone", "stored", "bad_images", "name", "description"}
 FREE |= {"licence", "data_licence", "detector", "start"}  # detector: the one that came of it is compared
+FREE |= {"accumulate", "checkpointing", "track"}  # accumulate: times the processes is compared
 
 
 @dataclass(frozen=True)
@@ -53,91 +51,174 @@ class Progress:
 
     step: int
     steps: int
-    images: int  # seen in this call
+    images: int  # seen in this call, by all processes
     losses: Mapping[str, float]
     lr: float
     per_second: float  # images
     skipped: Mapping[str, str]  # {path: why} of all images left out so far
+
+    def row(self) -> dict[str, Any]:
+        """A line of the log."""
+        losses = {name: round(value, 5) for name, value in self.losses.items()}
+        row = {"step": self.step, "steps": self.steps, **losses, "lr": round(self.lr, 8)}
+        return {**row, "per_second": round(self.per_second, 1), "skipped": len(self.skipped)}
+
+    def values(self) -> dict[str, float]:
+        """What trackers are told."""
+        more = {"lr": self.lr, "images_per_second": self.per_second, "skipped": float(len(self.skipped))}
+        return {**self.losses, **more}
 
 
 def train(
     out: str | Path,
     *,
     data: str | Path | Sequence[Sample] | None = None,
+    data_name: str | None = None,
     model: str | Path | None = None,
     settings: TrainingSettings | Mapping[str, Any] | None = None,
     resume: bool = False,
     until: int | None = None,
     device: str | torch.device = "cpu",
     on_step: Callable[[Progress], None] | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Path:
     """Learn prompts, deep tokens and adapters; returns the model folder `out`/model.
 
     data: the folder of a dataset in the MVTec layout, whose test split holds the labelled defects; or samples
-    of any reader; or None for generated scenes. model: the backbone, as a model folder, a CLIP folder or a
-    hub id in the local cache; None = the embedded one. settings: TrainingSettings, or its values by name.
-    resume: go on with the run in `out`; a run that has not saved yet begins again. until: stop after this
-    many steps in all; the model folder is written all the same. on_step is called after each step.
+    of any reader; or None for generated scenes. data_name: of the dataset, for the model's card. model: the
+    backbone, as a model folder, a CLIP folder or a hub id in the local cache; None = the embedded one.
+    settings: TrainingSettings, or its values by name. resume: go on with the run in `out`; a run that has not
+    saved yet begins again. until: stop after this many steps in all; the model folder is written all the
+    same. on_step is called after each step. trackers: more than those of `settings.track`.
+
+    Under `torchrun` or `accelerate launch`, W processes share each step: batch n is learned from by process
+    n mod W, the effective batch is W * batch * accumulate, and only the first process writes to `out` (which
+    all must see), logs and calls back.
 
     Raises ConfigError for settings that do not fit each other, the backbone or the run to go on with, or a
     loss that is no longer finite; DataError for a dataset that cannot be used, or an unreadable image when
-    `bad_images` is "stop"; ModelError for the backbone, or when the disk is full.
+    `bad_images` is "stop"; ModelError for the backbone, or when the disk is full; DependencyError for a
+    tracker that is not installed.
     """
     if not isinstance(settings, TrainingSettings):
         settings = parse(TrainingSettings, settings or {}, "training settings")
-    out, place = Path(out), torch.device(device)
+    settings = settings.model_copy(update={"precision": precision_of(settings.precision)})
+    team, place = join(device)
+    out, share = Path(out), settings.accumulate * team.size
     with torch.random.fork_rng(devices=[]):
         start, info = load(model)
         torch.manual_seed(settings.seed)
         detector = build_detector(start, settings)
     detector.precision = settings.precision
+    for tower in (detector.clip.text, detector.clip.vision):
+        tower.stack.checkpointing = settings.checkpointing
     detector.to(place).train()
-    source = open_source(data, settings, detector)
+    source = open_source(data, settings, detector, data_name)
     learned = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         learned.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
     )
     mean = {name: p.detach().clone() for name, p in learned.items()} if settings.ema else {}
-    facts = facts_of(settings, source, detector)
+    facts = facts_of(settings, source, detector, share)
     anchors = handwritten_on(detector.clip) if settings.keep_close else None
 
     out.mkdir(parents=True, exist_ok=True)
     done, skipped = restore(out, learned, optimizer, mean, facts, resume=resume)
-    steps = source.steps(settings.epochs)
+    steps = source.steps(settings.epochs, share)
     end = steps if until is None else min(steps, until)
-    began, images, row = time.perf_counter(), 0, dict[str, float]()
-    for step, batch in enumerate(batches(source, range(done, end), settings.workers), start=done):
-        note_failures(batch, skipped, settings)
-        rate = settings.lr * rate_at(step / steps, settings)
-        if len(batch.pixels):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            losses = step_losses(detector, batch.to(place), settings, anchors)
-            row = {name: float(value.detach()) for name, value in losses.items()}
-            if not math.isfinite(row["loss"]):
-                raise ConfigError(
-                    f"the loss became {row['loss']} at step {step + 1}; lower lr, or set clip_grad to 1"
-                )
-            losses["loss"].backward()
-            if settings.clip_grad is not None:
-                nn.utils.clip_grad_norm_(learned.values(), settings.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            follow(mean, learned, settings.ema, step)
-            images += len(batch.pixels)
-        pace = images / (time.perf_counter() - began)
-        progress = Progress(step + 1, steps, images, row, rate, pace, dict(skipped))
-        if (step + 1) % settings.log_every == 0 or step + 1 == end:
-            write_log(out / LOG, progress)
-        if (step + 1) % settings.save_every == 0 or step + 1 == end:
-            keep(out / STATE, learned, optimizer, mean, facts, step + 1, skipped)
-        if on_step is not None:
-            on_step(progress)
+    card = describe(settings, source, info, detector, out.resolve().name, max(done, end), share)
+    own = [team.own(source.numbers(step, share)) for step in range(done, end)]
+    audience = Audience([*(TRACKERS[name]() for name in settings.track), *trackers] if team.leads else [])
+    run = {"name": card.name, "out": out, "done": done, "settings": settings.model_dump(mode="json")}
+    stream = batches(source, [number for numbers in own for number in numbers], settings.workers)
+    if team.leads:
+        trim_log(out / LOG, done)
+    with contextlib.closing(stream), audience.following(run):
+        began, images, row = time.perf_counter(), 0, dict[str, float]()
+        for step, numbers in enumerate(own, start=done):
+            rate = settings.lr * rate_at(step / steps, settings)
+            tally = gather_gradients(detector, islice(stream, len(numbers)), settings, anchors)
+            counts = [tally.batches, tally.images, len(tally.failures), *tally.losses.values()]
+            learnable, seen, failed, *sums = team.add_up(list(learned.values()), counts)
+            if failed:
+                note_failures(team.collect(tally.failures), skipped, settings)
+            if learnable:
+                row = {name: total / learnable for name, total in zip(tally.losses, sums, strict=True)}
+                if not math.isfinite(row["loss"]):
+                    raise ConfigError(
+                        f"the loss became {row['loss']} at step {step + 1}; lower lr, or set clip_grad to 1"
+                    )
+                advance(optimizer, learned, learnable, rate, settings.clip_grad)
+                follow(mean, learned, settings.ema, step)
+                images += int(seen)
+            if not team.leads:
+                continue
+            pace = images / (time.perf_counter() - began)
+            progress = Progress(step + 1, steps, images, row, rate, pace, dict(skipped))
+            if (step + 1) % settings.log_every == 0 or step + 1 == end:
+                write_log(out / LOG, progress.row())
+                audience.log(step + 1, progress.values())
+            if (step + 1) % settings.save_every == 0 or step + 1 == end:
+                keep(out / STATE, learned, optimizer, mean, facts, step + 1, skipped)
+            if on_step is not None:
+                on_step(progress)
     with torch.no_grad():
         for name, value in mean.items():
             learned[name].copy_(value)
-    card = describe(settings, source, info, detector, out, max(done, end))
-    return save(detector.eval(), out / MODEL, card, dtype=settings.stored)
+    if team.leads:
+        with saving("the model", out / MODEL):
+            save(detector.eval(), out / MODEL, card, dtype=settings.stored)
+    team.wait()
+    return out / MODEL
+
+
+@dataclass
+class Tally:
+    """Of some batches: how many could be learned from, their images, their losses added up, failures."""
+
+    losses: dict[str, float]
+    batches: int = 0
+    images: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def gather_gradients(
+    detector: Detector, parts: Iterable[Batch], settings: TrainingSettings, anchors: Detector | None
+) -> Tally:
+    """Add up the gradients of batches in the detector's tensors."""
+    place = detector.clip.logit_scale.device
+    tally = Tally(dict.fromkeys(("loss", "local", "global", *(["close"] if anchors else [])), 0.0))
+    for batch in parts:
+        tally.failures.update(batch.failures)
+        if not len(batch.pixels):
+            continue
+        losses = step_losses(detector, batch.to(place), settings, anchors)
+        losses["loss"].backward()
+        for name, value in losses.items():
+            tally.losses[name] += float(value.detach())
+        tally.batches += 1
+        tally.images += len(batch.pixels)
+    return tally
+
+
+def advance(
+    optimizer: torch.optim.Optimizer,
+    learned: Mapping[str, nn.Parameter],
+    count: float,
+    rate: float,
+    clip_grad: float | None,
+) -> None:
+    """One step along the mean of the gradients of `count` batches."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if count > 1:
+        for p in learned.values():
+            if p.grad is not None:
+                p.grad /= count
+    if clip_grad is not None:
+        nn.utils.clip_grad_norm_(learned.values(), clip_grad)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def build_detector(start: Detector, settings: TrainingSettings) -> Detector:
@@ -164,18 +245,34 @@ def published_for(clip: Clip) -> DetectorSettings:
 
 
 def open_source(
-    data: str | Path | Sequence[Sample] | None, settings: TrainingSettings, detector: Detector
+    data: str | Path | Sequence[Sample] | None,
+    settings: TrainingSettings,
+    detector: Detector,
+    name: str | None = None,
 ) -> Source:
     """Batches for this detector."""
     size, seed, side = settings.batch, settings.seed, detector.side
     if data is None:
+        if settings.held_out:
+            raise ConfigError(
+                "held_out names types of a dataset, and generated scenes have none; leave it out"
+            )
         return Generated(settings.generated, batch=size, seed=seed, side=side)
     if isinstance(data, str | Path):
-        name, samples = Path(data).resolve().name, read_folder(data, splits=("test",))
+        name, samples = name or Path(data).resolve().name, read_folder(data, splits=("test",))
     else:
-        name, samples = "samples", tuple(data)
+        name, samples = name or "samples", tuple(data)
     patch, fit = detector.clip.config.patch, detector.settings.fit
-    return Labelled(samples, name=name, batch=size, seed=seed, side=side, patch=patch, fit=fit)
+    return Labelled(
+        samples,
+        name=name,
+        batch=size,
+        seed=seed,
+        side=side,
+        patch=patch,
+        fit=fit,
+        held_out=settings.held_out,
+    )
 
 
 def handwritten_on(clip: Clip) -> Detector:
@@ -186,7 +283,9 @@ def handwritten_on(clip: Clip) -> Detector:
 def step_losses(
     detector: Detector, batch: Batch, settings: TrainingSettings, anchors: Detector | None = None
 ) -> dict[str, Tensor]:
-    """{"loss", "local", "global"} of a batch, and "close" with `anchors`."""
+    """{"loss", "local", "global"} of a batch, and "close" with `anchors`; binary prompts learn one type."""
+    if phrase := detector.settings.prompts.binary_phrase:
+        batch = batch.binary(phrase)
     states = detector.text_features(batch.vocabulary)
     features = detector.features(batch.pixels)
     stride = settings.loss_stride
@@ -225,144 +324,54 @@ def follow(mean: dict[str, Tensor], learned: Mapping[str, Tensor], decay: float 
         value.lerp_(learned[name], 1 - min(decay or 0.0, (1 + step) / (10 + step)))
 
 
-def note_failures(batch: Batch, skipped: dict[str, str], settings: TrainingSettings) -> None:
+def note_failures(failures: Mapping[str, str], skipped: dict[str, str], settings: TrainingSettings) -> None:
     """Remember what could not be read. Raises DataError instead if the settings say stop."""
-    if batch.failures and settings.bad_images == "stop":
-        path, why = next(iter(batch.failures.items()))
+    if failures and settings.bad_images == "stop":
+        path, why = next(iter(failures.items()))
         raise DataError(
             f"{path}: {why} Training stopped; go on with --resume after repairing it, "
             "or set bad_images to skip."
         )
-    skipped.update(batch.failures)
+    skipped.update(failures)
 
 
-def facts_of(settings: TrainingSettings, source: Source, detector: Detector) -> dict[str, Any]:
-    """What must be the same for a run to go on, in plain JSON values."""
+def facts_of(
+    settings: TrainingSettings, source: Source, detector: Detector, share: int = 1
+) -> dict[str, Any]:
+    """What must be the same for a run to go on, in plain JSON values. share: batches a step."""
     values = settings.model_dump(mode="json", exclude=FREE)
     values["generated"].pop("textures")  # the folder may move; how many there are is in the source's facts
     if settings.schedule == "constant" and not settings.warmup:
         del values["epochs"], values["generated"]["samples"]  # a longer run begins in the same way
-    prints = hashlib.sha256()
-    for name, tensor in detector.clip.state_dict().items():
-        prints.update(name.encode() + tensor.flatten()[:256].cpu().numpy().tobytes())
-    values |= {"detector": detector.settings.model_dump(mode="json"), "backbone": prints.hexdigest()[:16]}
-    plain: dict[str, Any] = json.loads(json.dumps(values | {"data": source.facts()}))
+    values |= {"batches a step": share, "detector": detector.settings.model_dump(mode="json")}
+    values |= {"backbone": backbone_facts(detector.clip)["weights"], "data": source.facts()}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 
-def keep(
-    path: Path,
-    learned: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    mean: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-    step: int,
-    skipped: Mapping[str, str],
-) -> None:
-    """Write the state of a run, replacing the older one in one step. Raises ModelError where it cannot."""
-    tensors = {f"learned.{name}": p.detach() for name, p in learned.items()}
-    tensors |= {f"mean.{name}": value for name, value in mean.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
-    plain = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    words = {"step": str(step), "facts": json.dumps(facts), "skipped": json.dumps(skipped)}
-    partial = path.with_suffix(".part")
-    try:
-        save_file(plain, partial, metadata=words)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"step {step} could not be saved to {path} ({error}); make room, then go on with --resume"
-        ) from error
-
-
-def restore(
-    out: Path,
-    learned: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    mean: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-    *,
-    resume: bool,
-) -> tuple[int, dict[str, str]]:
-    """(steps done, images skipped) of the run in `out`, whose state is put in place; (0, {}) without one.
-
-    Raises ConfigError when the state is of a run with other settings or is not to be gone on with, ModelError
-    when the file cannot be read.
-    """
-    path = out / STATE
-    if not path.is_file():
-        trim_log(out / LOG, 0)
-        return 0, {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            words = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        step, skipped = int(words["step"]), dict(json.loads(words["skipped"]))
-        was = dict(json.loads(words["facts"]))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ModelError(f"{path} is not the state of a run ({error}); remove it to begin again") from error
-    if not resume:
-        raise ConfigError(f"{out} holds a run at step {step}; go on with --resume, or choose another --out")
-    if differing := next((name for name in {**was, **facts} if was.get(name) != facts.get(name)), None):
-        raise ConfigError(
-            f"{path} was made with {differing} = {was.get(differing)}, this run asks for "
-            f"{facts.get(differing)}; use the same to go on, or choose another --out"
-        )
-    with torch.no_grad():
-        for name, p in learned.items():
-            p.copy_(tensors[f"learned.{name}"])
-        for name, value in mean.items():
-            value.copy_(tensors[f"mean.{name}"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    trim_log(out / LOG, step)
-    return step, skipped
-
-
-def write_log(path: Path, progress: Progress) -> None:
-    """One line of JSON."""
-    losses = {name: round(value, 5) for name, value in progress.losses.items()}
-    row = {"step": progress.step, "steps": progress.steps, **losses, "lr": round(progress.lr, 8)}
-    row |= {"per_second": round(progress.per_second, 1), "skipped": len(progress.skipped)}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def trim_log(path: Path, step: int) -> None:
-    """Take out what the log says of steps that will be done again, and a line cut short."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    partial = path.with_suffix(".part")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
-
-
 def describe(
-    settings: TrainingSettings, source: Source, info: ModelInfo, detector: Detector, out: Path, steps: int
+    settings: TrainingSettings,
+    source: Source,
+    info: ModelInfo,
+    detector: Detector,
+    name: str,
+    steps: int,
+    share: int,
 ) -> ModelConfig:
-    """`config.json` of the trained model."""
+    """`config.json` of the model after `steps` of `share` batches; `name` if the settings give none."""
     backbone = BACKBONE
     if settings.backbone == "reference":
         inside = info.folder / info.config.backbone
         backbone = str(inside.resolve()) if inside.is_dir() else info.config.backbone
     about = {"name", "description", "licence", "data_licence", "detector", "seed", "workers", "save_every"}
-    recipe = settings.model_dump(mode="json", exclude=about | {"log_every", "backbone", "bad_images"})
+    about |= {"log_every", "backbone", "bad_images", "track", "checkpointing", "accumulate"}
+    recipe = settings.model_dump(mode="json", exclude=about)
     generated = recipe.pop("generated")
     if source.defects is None:  # generated scenes: where the textures lay is nobody's business
         del recipe["epochs"]
         recipe |= {key: value for key, value in generated.items() if key != "textures"}
     return ModelConfig(
-        name=settings.name or out.resolve().name,
+        name=settings.name or name,
         description=settings.description,
         licence=settings.licence,
         backbone=backbone,
@@ -370,5 +379,6 @@ def describe(
         defects=source.defects or info.config.defects,
         training_data=(*info.config.training_data, source.card(settings.data_licence)),
         seed=settings.seed,
-        recipe={"steps": steps, **recipe},
+        recipe={"steps": steps, **recipe, "batches_a_step": share},
+        learned_on=backbone_facts(detector.clip),
     )

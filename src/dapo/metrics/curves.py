@@ -86,6 +86,26 @@ def f1_max(steps: Steps) -> float:
     return float(np.max(2 * steps.true / (steps.positives + steps.true + steps.false)))
 
 
+def curve(steps: Steps, points: int = 200) -> dict[str, Floats]:
+    """{"fpr", "recall", "precision"}, each (n,), n <= points + 2: ROC and precision-recall curve to draw.
+
+    From the strictest threshold to calling everything defective; thinned evenly along the recall. Empty
+    without a positive; without a negative fpr is NaN.
+    """
+    if not steps.positives:
+        return {name: np.empty(0) for name in ("fpr", "recall", "precision")}
+    rows = np.unique(np.searchsorted(steps.true, np.linspace(1, steps.positives, points)))
+    true, false = steps.true[rows], steps.false[rows]
+    fpr = false / steps.negatives if steps.negatives else np.full(len(rows), np.nan)
+    precision = true / (true + false)
+    share = steps.positives / (steps.positives + steps.negatives)
+    return {
+        "fpr": np.concatenate([[0.0], fpr, [1.0]]),
+        "recall": np.concatenate([[0.0], true / steps.positives, [1.0]]),
+        "precision": np.concatenate([precision[:1], precision, [share]]),
+    }
+
+
 def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """{"auroc", "ap", "f1_max"} of image scores (b,), higher = more likely defective, and labels (b,).
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapo.errors import DataError
-from dapo.metrics.curves import Counts, Floats, Steps, auroc, average_precision, f1_max
+from dapo.metrics.curves import Counts, Floats, Steps, auroc, average_precision, curve, f1_max
 from dapo.metrics.overlap import (
     MAX_FPR,
     NAMES,
@@ -103,6 +103,12 @@ class StreamingPixelMetrics:
             "f1_max": f1_max(steps),
             "aupro": aupro(steps, overlap, self.max_fpr),
         }
+
+    def curve(self, points: int = 200) -> dict[str, Floats]:
+        """The ROC and precision-recall curve of the rounded scores, as `metrics.curves.curve`."""
+        if self._nan:
+            return {name: np.empty(0) for name in ("fpr", "recall", "precision")}
+        return curve(self._steps()[0], points)
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """{figure: (low, high)} that hold the exact figure of the unrounded scores (to float64 rounding,

@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,13 @@ from safetensors.torch import save_file
 
 from dapo.config import FORMAT, DetectorSettings, ModelConfig, parse
 from dapo.errors import ConfigError, ModelError
-from dapo.model.clip import load_clip, save_clip
+from dapo.model.clip import Clip, ClipConfig, load_clip, save_clip
 from dapo.model.detector import Detector
 from dapo.model.weights import read_json, read_tensors, resolve_folder, write_json
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"  # the model that comes with the package
 BACKBONE = "backbone"
+REFERENCES = "references.safetensors"  # of good parts, beside calibration.json
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ModelInfo:
         """Of the configuration and all weights in the folder."""
         digest = hashlib.sha256()
         files = [self.folder / "config.json", *self.folder.glob("*.safetensors")]
+        files = [path for path in files if path.name != REFERENCES]  # calibrating is not another model
         files += (self.folder / BACKBONE).glob("*.safetensors")
         for path in sorted(files):
             digest.update(path.name.encode())
@@ -79,6 +81,7 @@ def load(model: str | Path | None = None, *, local_only: bool = True) -> tuple[D
         return _load_clip_alone(folder, raw, str(model), local_only)
     config = _read_config(raw, folder / "config.json")
     clip = load_clip(_backbone_of(config, folder), local_only=local_only)
+    _check_backbone(clip, config, folder)
     try:
         detector = Detector(clip, config.detector)
     except ConfigError as error:
@@ -86,6 +89,43 @@ def load(model: str | Path | None = None, *, local_only: bool = True) -> tuple[D
     weights = folder / "model.safetensors"
     detector.load_learned(read_tensors(weights), str(weights))
     return detector.requires_grad_(False).eval(), ModelInfo(config, folder)
+
+
+def backbone_config(model: str | Path | None = None, *, local_only: bool = True) -> ClipConfig:
+    """Sizes of a model's backbone, without its weights; `model` as in `load`."""
+    folder = EMBEDDED if model is None else resolve_folder(model, local_only=local_only)
+    raw = read_json(folder / "config.json")
+    if "format" in raw:
+        backbone = _backbone_of(_read_config(raw, folder / "config.json"), folder)
+        raw = read_json(resolve_folder(backbone, local_only=local_only) / "config.json")
+    return ClipConfig.from_dict(raw)
+
+
+def backbone_facts(clip: Clip) -> dict[str, int | str]:
+    """What tells one backbone from another: its sizes, and "weights", a hash of the first 256 of each tensor.
+
+    Hashed in half precision, so that a backbone stored as float16 is still the same one.
+    """
+    sizes = asdict(clip.config)
+    for tower in ("text", "vision"):
+        sizes |= {f"{tower}.{name}": value for name, value in sizes.pop(tower).items()}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.state_dict().items()):
+        digest.update(name.encode() + tensor.flatten()[:256].half().cpu().numpy().tobytes())
+    plain = {name: value if isinstance(value, int) else str(value) for name, value in sizes.items()}
+    return {**plain, "weights": digest.hexdigest()[:16]}
+
+
+def _check_backbone(clip: Clip, config: ModelConfig, folder: Path) -> None:
+    wanted, came = config.learned_on, backbone_facts(clip)
+    if wanted is None:
+        return
+    for name in {**wanted, **came}:
+        if wanted.get(name) != came.get(name):
+            raise ModelError(
+                f"{folder} was learned on a backbone with {name} = {wanted.get(name)}, but its backbone "
+                f"{config.backbone!r} has {came.get(name)}; put the right one there, or train on this one"
+            )
 
 
 def _read_config(raw: dict[str, Any], path: Path) -> ModelConfig:
@@ -167,6 +207,7 @@ def _publish(staging: Path, folder: Path) -> None:
         staging.rename(folder)
         return
     files = [path for path in staging.rglob("*") if path.is_file()]
+    (folder / "config.json").unlink(missing_ok=True)  # until the new one comes, nothing mixed can be loaded
     for path in sorted(files, key=lambda path: path == staging / "config.json"):
         target = folder / path.relative_to(staging)
         target.parent.mkdir(parents=True, exist_ok=True)

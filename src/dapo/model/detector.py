@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -23,10 +23,15 @@ from torch.nn import functional as F
 
 from dapo.config import DetectorSettings, TowerTuning
 from dapo.errors import ConfigError
+from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
 from dapo.model.weights import fill_weights
 from dapo.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from dapo.model.crowd import Crowd
+    from dapo.model.memory import Memory
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -43,6 +48,7 @@ class Features:
     taps: list[Float[Tensor, "b n d"]]
     rows: int  # n = rows * columns
     columns: int
+    layers: list[Float[Tensor, "b n v"]] = field(default_factory=list)  # unit-length, as the tower has them
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Scores:
     binary: Float[Tensor, "b gh gw"]
     types: Float[Tensor, "b k gh gw"]
     type_image: Float[Tensor, "b k"]
+    unknown: Float[Tensor, "b gh gw"] | None = None  # that none of the names fits, if a background was given
 
 
 class Detector(nn.Module):
@@ -96,43 +103,106 @@ class Detector(nn.Module):
             * self.clip.config.patch
         )
 
-    def forward(self, pixels: Float[Tensor, "b 3 hh ww"], text: Vocabulary | Tensor) -> Scores:
-        """Score pixels in [0, 1], prepared at `input_side`, against a vocabulary or its features (t, d)."""
+    def forward(
+        self,
+        pixels: Float[Tensor, "b 3 hh ww"],
+        text: Vocabulary | Tensor,
+        memory: Memory | Crowd | None = None,
+        background: Float[Tensor, "r d"] | None = None,
+    ) -> Scores:
+        """Score pixels in [0, 1], prepared at `input_side`, against a vocabulary or its features (t, d).
+
+        memory: of good parts, or a crowd; the anomaly map and the image score then also tell how far a patch
+        is from all of them. What type it is stays with the words.
+        background: features of types beyond the names (`background`); `Scores.unknown` then tells where one
+        of them fits better than every name.
+        """
         states = text if isinstance(text, Tensor) else self.text_features(text)
-        seen = [self.features(view) for view in self._views(pixels)]
+        seen = self.looks(pixels, () if memory is None else memory.layers)
+        return self.judge(seen, states, memory, background)
+
+    def judge(
+        self,
+        seen: Sequence[Features],
+        states: Float[Tensor, "t d"],
+        memory: Memory | Crowd | None = None,
+        background: Float[Tensor, "r d"] | None = None,
+    ) -> Scores:
+        """Scores of what was seen at each scale (`looks`): the same pictures for several lists of names."""
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
-        binary = types = pixels.new_zeros(())
+        binary = types = states.new_zeros(())
         for features in seen:
             own_binary, own_types = self._maps(features, states)
-            binary = binary + _resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
-            types = types + _resized(own_types, rows, columns) / len(seen)
-        logits = torch.stack([self.logits(f.cls, states) for f in seen]).mean(0)
+            binary = binary + resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
+            types = types + resized(own_types, rows, columns) / len(seen)
+        logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in seen]).mean(0)
         abnormal = torch.stack([self._abnormal_logit(f.cls, states) for f in seen]).mean(0)
+        if memory is not None:
+            distance = memory.distance(seen)
+            binary, abnormal = self._referred(binary, abnormal, memory, distance)
         return Scores(
             image=self._image_score(abnormal, binary),
             binary=binary,
             types=types,
             type_image=self._type_scores(logits, types),
+            unknown=None if background is None else self._unknown(seen, states, background),
         )
 
-    def features(self, pixels: Float[Tensor, "b 3 hh ww"]) -> Features:
-        """Global and tapped patch features of pixels in [0, 1], through deep tokens and adapters."""
+    def background(self, text: Vocabulary | Tensor, common: Vocabulary) -> Float[Tensor, "r d"]:
+        """Features of the common types that are none of the names of `text` in other words."""
+        states = text if isinstance(text, Tensor) else self.text_features(text)
+        return rivals(states, self.text_features(common)[1:])
+
+    def _unknown(
+        self, seen: Sequence[Features], states: Float[Tensor, "t d"], background: Float[Tensor, "r d"]
+    ) -> Float[Tensor, "b gh gw"]:
+        """Mean over the views, at the largest grid, of how far the background is ahead."""
+        rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
+        maps = [
+            ahead(f.taps, states, background, self._sharpness()).view(-1, 1, f.rows, f.columns) for f in seen
+        ]
+        return torch.stack([resized(one, rows, columns)[:, 0] for one in maps]).mean(0)
+
+    def looks(self, pixels: Float[Tensor, "b 3 hh ww"], layers: Sequence[int] = ()) -> list[Features]:
+        """Features of the pixels at each scale, the largest as they are."""
+        return [self.features(view, layers) for view in self._views(pixels)]
+
+    def _referred(
+        self,
+        binary: Float[Tensor, "b gh gw"],
+        abnormal: Float[Tensor, " b"],
+        memory: Memory | Crowd,
+        distance: Float[Tensor, "b gh gw"],
+    ) -> tuple[Float[Tensor, "b gh gw"], Float[Tensor, " b"]]:
+        """Anomaly map and log-odds of the image with the distance to the memory, both as log-odds added."""
+        weights = self.settings.references
+        far, farthest = memory.unusual(distance)
+        logit = binary.logit(CERTAIN) + weights.map_weight * far + weights.map_bias
+        return logit.sigmoid(), abnormal + weights.image_weight * farthest + weights.image_bias
+
+    def features(self, pixels: Float[Tensor, "b 3 hh ww"], layers: Sequence[int] = ()) -> Features:
+        """Global and tapped patch features of pixels in [0, 1], through deep tokens and adapters.
+
+        layers: 1-based vision layers whose patches are given too, as the tower has them.
+        """
         tuning, vision = self.settings.vision_deep, self.clip.vision
         with self.autocast(pixels.device):
             seen = vision(
                 self.clip.normalise(pixels),
                 deep=self.vision_deep,
                 alpha=tuning.alpha,
-                taps=self.taps,
+                taps=(*self.taps, *layers),
                 carry=tuning.carry,
+                patch_attention=self.settings.patch_attention,
             )
-            dense = [self._adapt(m, tap) for m, tap in enumerate(seen.taps)]
+            dense = [self._adapt(m, tap) for m, tap in enumerate(seen.taps[: len(self.taps)])]
         patch = self.clip.config.patch
         return Features(
             cls=F.normalize(seen.cls.float(), dim=-1),
             taps=[F.normalize(z.float(), dim=-1) for z in dense],
             rows=pixels.shape[2] // patch,
             columns=pixels.shape[3] // patch,
+            layers=[F.normalize(x.float(), dim=-1) for x in seen.taps[len(self.taps) :]],
         )
 
     def _adapt(self, m: int, tap: Tensor) -> Tensor:
@@ -144,17 +214,24 @@ class Detector(nn.Module):
     def text_features(self, vocabulary: Vocabulary) -> Float[Tensor, "t d"]:
         """T: one unit-length float32 feature for normal (row 0) and each defect type.
 
-        Remembered by value of the names and phrases, unless gradients are on or the detector is training.
+        With binary prompts all types have the same. Remembered by value of the names and phrases, unless the
+        text side learns and gradients are on or the detector is training.
         """
-        if torch.is_grad_enabled() or self.training:
+        if self.text_learns and (torch.is_grad_enabled() or self.training):
             return self._encode_states(vocabulary)
         key = tuple((defect.name, tuple(defect.phrases)) for defect in vocabulary.defects)
         if key not in self._kept:
-            self._kept[key] = self._encode_states(vocabulary)
+            with torch.inference_mode(False), torch.no_grad():  # so that a later training step may use it
+                self._kept[key] = self._encode_states(vocabulary)
             if len(self._kept) > KEPT_VOCABULARIES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    @property
+    def text_learns(self) -> bool:
+        """Whether contexts or deep text tokens exist; else text features never change."""
+        return self.text_deep is not None or any(True for _ in self.prompts.parameters())
 
     def _encode_states(self, vocabulary: Vocabulary) -> Float[Tensor, "t d"]:
         batch: PromptBatch = self.prompts(self.clip, vocabulary)
@@ -165,7 +242,10 @@ class Detector(nn.Module):
                 order = batch.eos.argsort(stable=True)
                 pieces = [self._encode(batch, piece) for piece in order.split(TEXT_CHUNK)]
                 features = torch.cat(pieces)[order.argsort()]
-        return average_states(features.float(), batch, normalise_each=self.prompts.normalise_each)
+        states = average_states(features.float(), batch, normalise_each=self.prompts.normalise_each)
+        if self.settings.prompts.binary_phrase is None:
+            return states
+        return torch.cat([states[:1], states[1:].expand(len(vocabulary.defects), -1)])
 
     def _encode(self, batch: PromptBatch, part: Int[Tensor, " s"]) -> Float[Tensor, "s d"]:
         tuning, prompts = self.settings.text_deep, self.settings.prompts
@@ -215,14 +295,15 @@ class Detector(nn.Module):
         grid = (features.rows, features.columns)
         binary = types = states.new_zeros(())
         for tap in features.taps:
-            logits = self.logits(tap, states)
+            logits = self.logits(tap, self._distinct(states))
             probabilities = logits.softmax(-1)
             if self.settings.binary == "max":
                 abnormal = (logits[..., 1:].amax(-1) - logits[..., 0]).sigmoid()
             else:
                 abnormal = probabilities[..., 1:].sum(-1)
             binary = binary + abnormal.view(-1, *grid) / len(features.taps)
-            types = types + probabilities[..., 1:].mT.reshape(len(tap), -1, *grid) / len(features.taps)
+            own = self._by_type(probabilities, len(states) - 1)
+            types = types + own.mT.reshape(len(tap), -1, *grid) / len(features.taps)
         return binary.clamp(0, 1), types.clamp(0, 1)
 
     def _image_score(
@@ -238,8 +319,20 @@ class Detector(nn.Module):
     def _type_scores(
         self, logits: Float[Tensor, "b t"], types: Float[Tensor, "b k gh gw"]
     ) -> Float[Tensor, "b k"]:
-        overall, local = logits.softmax(-1)[:, 1:], top_mean(types, self.settings.top)
+        overall = self._by_type(logits.softmax(-1), types.shape[1])
+        local = top_mean(types, self.settings.top)
         return {"global": overall, "map": local, "both": (overall + local) / 2}[self.settings.type_score]
+
+    def _distinct(self, states: Float[Tensor, "t d"]) -> Float[Tensor, "some d"]:
+        """The states that differ: normal and one other where prompts are binary."""
+        return states if self.settings.prompts.binary_phrase is None else states[:2]
+
+    def _by_type(self, probabilities: Float[Tensor, "*some states"], k: int) -> Float[Tensor, "*some k"]:
+        """Probabilities of the types: of each its own, or equal shares where prompts are binary."""
+        abnormal = probabilities[..., 1:]
+        if self.settings.prompts.binary_phrase is None:
+            return abnormal
+        return abnormal.expand(*abnormal.shape[:-1], k) / k
 
     def _views(self, pixels: Float[Tensor, "b 3 hh ww"]) -> list[Tensor]:
         """The pixels at each scale, in multiples of the patch; the largest is the pixels as they are."""
@@ -341,7 +434,8 @@ def _check_fit(settings: DetectorSettings, clip: Clip, taps: tuple[int, ...], si
         )
 
 
-def _resized(maps: Float[Tensor, "b c gh gw"], rows: int, columns: int) -> Tensor:
+def resized(maps: Float[Tensor, "b c gh gw"], rows: int, columns: int) -> Tensor:
+    """Maps on a grid of so many rows and columns, bilinear."""
     if maps.shape[2:] == (rows, columns):
         return maps
     return F.interpolate(maps, (rows, columns), mode="bilinear", align_corners=False)

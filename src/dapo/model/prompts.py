@@ -40,7 +40,7 @@ class PromptBatch:
     embeddings: Float[Tensor, "s len e"]
     eos: Int[Tensor, " s"]
     state: Int[Tensor, " s"]  # 0 = normal, i = the i-th defect type
-    states: int  # t = k + 1
+    states: int  # t = k + 1, or 2 where prompts are binary
 
     @property
     def lengths(self) -> Int[Tensor, " s"]:
@@ -76,9 +76,8 @@ class HybridPrompts(nn.Module):
         """All sequences of all states: E groups times the phrases of each state."""
         normal, abnormal = self.settings.normal_template, self.settings.abnormal_template
         phrases = [(normal.format(phrase), 0) for phrase in self.settings.normal_phrases or HYBRID_NORMAL]
-        for k, defect in enumerate(vocabulary.defects, start=1):
-            check_phrases(clip, defect.phrases)
-            phrases += [(abnormal.format(phrase), k) for phrase in defect.phrases]
+        spoken = abnormal_states(clip, vocabulary, self.settings)
+        phrases += [(abnormal.format(phrase), k) for phrase, k in spoken]
         groups, context = self.normal_context.shape[:2]
         limit = clip.config.max_length - context
         ids, mask = clip.tokenizer.encode([text for text, _ in phrases], limit)
@@ -91,7 +90,7 @@ class HybridPrompts(nn.Module):
         sos, rest = (part[:, None].expand(-1, groups, -1, -1) for part in (fixed[:, :1], fixed[:, 1:]))
         embeddings = torch.cat([sos, learned.to(fixed.dtype), rest], dim=2).flatten(0, 1)
         eos = (mask.sum(1).to(device) - 1 + context).repeat_interleave(groups)
-        return PromptBatch(embeddings, eos, state.repeat_interleave(groups), len(vocabulary.defects) + 1)
+        return PromptBatch(embeddings, eos, state.repeat_interleave(groups), spoken[-1][1] + 1)
 
 
 class HandwrittenPrompts(nn.Module):
@@ -101,27 +100,37 @@ class HandwrittenPrompts(nn.Module):
 
     def __init__(self, settings: PromptSettings) -> None:
         super().__init__()
+        self.settings = settings
         self.normal = settings.normal_phrases or HANDWRITTEN_NORMAL
+        self.abnormal = settings.abnormal_phrases or ("{}",)
         self.templates = settings.templates or HANDWRITTEN_TEMPLATES
 
     def forward(self, clip: Clip, vocabulary: Vocabulary) -> PromptBatch:
-        """All sequences of all states: templates times the phrases of each state."""
-        texts = [(template.format(phrase), 0) for phrase in self.normal for template in self.templates]
-        for k, defect in enumerate(vocabulary.defects, start=1):
-            check_phrases(clip, defect.phrases)
-            texts += [
-                (template.format(phrase), k) for phrase in defect.phrases for template in self.templates
-            ]
+        """All sequences of all states: templates times ways to say it times the phrases of each state."""
+        spoken = abnormal_states(clip, vocabulary, self.settings)
+        said = [(phrase, 0) for phrase in self.normal]
+        said += [(form.format(phrase), k) for phrase, k in spoken for form in self.abnormal]
+        texts = [(template.format(phrase), k) for phrase, k in said for template in self.templates]
         ids, mask = clip.tokenizer.encode([text for text, _ in texts], clip.config.max_length)
         device = clip.logit_scale.device
         state = torch.tensor([k for _, k in texts], device=device)
         embeddings = clip.text.embed(ids.to(device))
-        return PromptBatch(embeddings, mask.sum(1).to(device) - 1, state, len(vocabulary.defects) + 1)
+        return PromptBatch(embeddings, mask.sum(1).to(device) - 1, state, spoken[-1][1] + 1)
 
 
 def build_prompts(clip: Clip, settings: PromptSettings) -> HybridPrompts | HandwrittenPrompts:
     """The prompts that the settings name."""
     return HybridPrompts(clip, settings) if settings.kind == "hybrid" else HandwrittenPrompts(settings)
+
+
+def abnormal_states(clip: Clip, vocabulary: Vocabulary, settings: PromptSettings) -> list[tuple[str, int]]:
+    """(phrase, state) from state 1 on: the user's types, or the one binary state whatever they are."""
+    types = [defect.phrases for defect in vocabulary.defects]
+    if settings.binary_phrase is not None:
+        types = [(settings.binary_phrase,)]
+    for phrases in types:
+        check_phrases(clip, phrases)
+    return [(phrase, k) for k, phrases in enumerate(types, start=1) for phrase in phrases]
 
 
 def gaussian_like_tokens(table: Float[Tensor, "words e"], shape: Sequence[int]) -> Tensor:

@@ -4,7 +4,8 @@ Goes in: normalised pixels, or token embeddings; comes out: un-normalised featur
 act inside the towers without hooks, and the towers know nothing of learning.
 
 Sources: CLIP (Radford et al. 2021, arXiv 2103.00020) for the architecture; VPT (Jia et al. 2022, arXiv
-2203.12119) for deep tokens; DAPO (Nazer et al. 2025, arXiv 2512.09446) for their progressive carry-over.
+2203.12119) for deep tokens; DAPO (Nazer et al. 2025, arXiv 2512.09446) for their progressive carry-over;
+CLIP Surgery (Li et al. 2023, arXiv 2304.05653) and AnomalyCLIP (arXiv 2310.18961) for value-value attention.
 
 Axis names: b images or phrases, n patches, v vision width, e text width, w either width, d joint width, l
 layers that receive deep tokens, p deep tokens a layer.
@@ -15,18 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dapo.errors import ModelError
 from dapo.model.clip_config import LEGACY_EOS_ID, ClipConfig, TowerConfig
 
 AttentionKind = Literal["auto", "eager", "sdpa"]
 CarryKind = Literal["keep", "drop"]
+PatchAttention = Literal["query-key", "value-value"]
 MaskKind = Literal["causal", "full"]
 PoolKind = Literal["eos", "unshifted"]
 
@@ -75,31 +78,55 @@ class Block(nn.Module):
         hidden: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x))))
         return x + hidden
 
+    def among_values(
+        self, x: Float[Tensor, "b n v"], attention: AttentionKind = "auto"
+    ) -> Float[Tensor, "b n v"]:
+        """What this layer's attention would add to x if queries and keys were its values: no mask, no MLP."""
+        v = self._heads(self.norm1(x), self.v)
+        added: Tensor = self.out(self._mixed(v, v, v, None, attention))
+        return added
+
     def _attend(self, x: Tensor, mask: Tensor | None, attention: AttentionKind) -> Tensor:
+        q, k, v = (self._heads(x, layer) for layer in (self.q, self.k, self.v))
+        return self._mixed(q, k, v, mask, attention)
+
+    def _heads(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        """(b, heads, len, w / heads)"""
         b, length, width = x.shape
-        shape = (b, length, self.heads, width // self.heads)
-        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        split: Tensor = layer(x).view(b, length, self.heads, width // self.heads).transpose(1, 2)
+        return split
+
+    def _mixed(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, attention: AttentionKind
+    ) -> Tensor:
+        """softmax(q k^T / sqrt(w / heads)) v of all heads, joined: (b, len, w)."""
+        b, _, length, size = q.shape
         if attention == "auto":  # on CPUs in bf16, plain products are up to twice as fast as the fused kernel
             small = q.shape[0] * self.heads * length**2 <= EAGER_LIMIT
             attention = "eager" if q.device.type == "cpu" and q.dtype == torch.bfloat16 and small else "sdpa"
         if attention == "eager":
-            scores = (q * shape[-1] ** -0.5) @ k.mT
+            scores = (q * size**-0.5) @ k.mT
             if mask is not None:
                 scores = scores.masked_fill(~mask, -math.inf)
             mixed = scores.softmax(-1) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        joined: Tensor = mixed.transpose(1, 2).reshape(b, length, width)
+        joined: Tensor = mixed.transpose(1, 2).reshape(b, length, self.heads * size)
         return joined
 
 
 class Stack(nn.Module):
-    """The layers of a tower, with deep tokens at places 1..p and progressive carry-over."""
+    """The layers of a tower, with deep tokens at places 1..p and progressive carry-over.
+
+    checkpointing: where gradients are on, compute each layer again on the way back instead of keeping its
+    insides (Chen et al. 2016, arXiv 1604.06174).
+    """
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.attention: AttentionKind = "auto"
+        self.checkpointing = False
 
     def forward(
         self,
@@ -137,10 +164,18 @@ class Stack(nn.Module):
             elif inserted and carry == "drop":
                 x = torch.cat([x[:, :1], x[:, 1 + inserted :]], dim=1)
                 inserted = 0
-            x = layer(x, mask(inserted), self.attention)
+            x = self._through(layer, x, mask(inserted))
             if i + 1 in taps:
                 tapped[i + 1] = x[:, 1 + inserted :]
         return x, [tapped[tap] for tap in taps], inserted
+
+    def _through(self, layer: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return layer(x, mask, self.attention)
+        again: Tensor = checkpoint(
+            layer, x, mask, self.attention, use_reentrant=False, preserve_rng_state=False
+        )
+        return again
 
 
 @dataclass(frozen=True)
@@ -178,6 +213,7 @@ class VisionTower(nn.Module):
         carry: CarryKind = "keep",
         offset: tuple[int, int] | None = None,
         visible: Int[Tensor, "b kept"] | None = None,
+        patch_attention: PatchAttention = "query-key",
     ) -> VisionOutput:
         """Encode pixels that are already normalised with the model's mean and standard deviation.
 
@@ -185,8 +221,12 @@ class VisionTower(nn.Module):
         unchanged (`carry="keep"`) or removed ("drop"). taps: 1-based layer numbers whose outputs to return.
         offset: take the positions of the native grid from this (row, column) on, instead of resizing the grid
         (for training on crops). visible: encode these patches of each image only, in this order (masked
-        training, arXiv 2212.00794); taps and patches then have that many entries.
+        training, arXiv 2212.00794); taps and patches then have that many entries. patch_attention: where taps
+        and patches come from, see `value_stream`; `cls` is the same either way.
         """
+        if patch_attention == "value-value":
+            x = self.embed(pixels, offset, visible)
+            return self.value_stream(x, deep=deep, alpha=alpha, taps=taps, carry=carry)
         hidden, tapped, inserted = self.hidden(
             pixels, deep=deep, alpha=alpha, taps=taps, carry=carry, offset=offset, visible=visible
         )
@@ -205,6 +245,52 @@ class VisionTower(nn.Module):
         visible: Int[Tensor, "b kept"] | None = None,
     ) -> tuple[Tensor, list[Tensor], int]:
         """Last hidden states with CLS and deep tokens in front, taps, and the number of deep tokens."""
+        found: tuple[Tensor, list[Tensor], int] = self.stack(
+            self.embed(pixels, offset, visible), deep=deep, alpha=alpha, carry=carry, taps=taps
+        )
+        return found
+
+    def value_stream(
+        self,
+        x: Float[Tensor, "b len v"],
+        *,
+        deep: Float[Tensor, "l p v"] | None,
+        alpha: float,
+        taps: Sequence[int],
+        carry: CarryKind,
+    ) -> VisionOutput:
+        """Taps and patches from a second stream of value-value attention beside CLIP's own layers.
+
+        x: what enters layer 1. With x_i the patches that layer i puts out in CLIP's own stream, and s the
+        first tapped layer (without taps the last layer), for i = s..L
+
+            y_(s-1) = x_(s-1);    y_i = y_(i-1) + out_i(softmax(v_i v_i^T / sqrt(w / heads)) v_i),
+            v_i = value_i(norm1_i(x_(i-1)))
+
+        over the patches alone: no CLS, no deep tokens, no MLP. Each patch so looks at those that say the same
+        as it does. The taps are y_i, `patches` is y_L projected, and `cls` is that of CLIP's own stream.
+        """
+        last = len(self.stack.layers)
+        first = min(taps, default=last)
+        before = range(max(1, first - 1), last)  # layers whose outputs enter layers `first` to `last`
+        hidden, seen, _ = self.stack(x, deep=deep, alpha=alpha, carry=carry, taps=(*taps, *before))
+        inputs = [x[:, 1:]] if first == 1 else []
+        inputs += seen[len(taps) :]
+        layers = cast("list[Block]", list(self.stack.layers)[first - 1 :])
+        stream, outputs = inputs[0], {}
+        for i, (layer, patches) in enumerate(zip(layers, inputs, strict=True), start=first):
+            stream = stream + layer.among_values(patches, self.stack.attention)
+            outputs[i] = stream
+        projected = self.project(torch.cat([hidden[:, :1], stream], dim=1))
+        return VisionOutput(projected[:, 0], [outputs[tap] for tap in taps], projected[:, 1:])
+
+    def embed(
+        self,
+        pixels: Float[Tensor, "b 3 hh ww"],
+        offset: tuple[int, int] | None = None,
+        visible: Int[Tensor, "b kept"] | None = None,
+    ) -> Float[Tensor, "b len v"]:
+        """What enters the first layer: CLS and patches with their positions, normed."""
         b, _, height, width = pixels.shape
         rows, columns = height // self.patch, width // self.patch
         if (rows * self.patch, columns * self.patch) != (height, width) or not rows * columns:
@@ -218,11 +304,8 @@ class VisionTower(nn.Module):
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
         first = (self.class_embedding + self.position_embedding.weight[0]).expand(b, 1, -1)
-        x = torch.cat([first.to(patches.dtype), patches], dim=1)
-        found: tuple[Tensor, list[Tensor], int] = self.stack(
-            self.pre_norm(x), deep=deep, alpha=alpha, carry=carry, taps=taps
-        )
-        return found
+        normed: Tensor = self.pre_norm(torch.cat([first.to(patches.dtype), patches], dim=1))
+        return normed
 
     def positions(
         self, rows: int, columns: int, offset: tuple[int, int] | None = None

@@ -2,8 +2,8 @@
 
 Goes in: a detector and a `World`. Comes out: `Defaults`: the weights of the fused image score, the image
 score from which a part counts as defective at a stated share of false alarms among generated good parts,
-and the anomaly value from which a region is drawn. They are honest for generated parts only: calibrate on
-your own good parts.
+the anomaly value from which a region is drawn, and the value from which its type is unknown. They are honest
+for generated parts only: calibrate on your own good parts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dapo.images import prepare, restore_map
 from dapo.metrics import image_metrics, pixel_metrics
 from dapo.model.detector import CERTAIN, Detector, top_mean
 from dapo.pretraining.scenes import World
+from dapo.pretraining.unknown import choose_unknown
 from dapo.vocabulary import Vocabulary
 
 # What the embedded model looks for when it is given no names.
@@ -41,6 +42,7 @@ class Defaults:
     fusion: Fusion
     threshold: float
     map_threshold: float
+    unknown_above: float | None
     figures: dict[str, Any]
 
 
@@ -52,12 +54,14 @@ def choose_defaults(
     count: int = 600,
     side: int = 224,
     false_alarm: float = 0.05,
+    min_area: float = 0.002,
     defects: tuple[str, ...] = DEFECTS,
 ) -> Defaults:
     """Score `count` scenes of `world` at `side` px, fit the fusion, then place both thresholds.
 
     The image threshold is the order statistic that keeps the expected share of false alarms among good scenes
-    at `false_alarm`; the region threshold maximises F1 over pixels.
+    at `false_alarm`; the region threshold maximises F1 over pixels. min_area: smallest region, as a share of
+    the picture. From which lead of the background a region is unknown: `choose_unknown`.
     """
     detector = detector.changed(image_score="global").eval()
     vocabulary = Vocabulary.of(list(defects))
@@ -82,6 +86,10 @@ def choose_defaults(
     rank = math.ceil((len(good) + 1) * (1 - false_alarm))
     threshold = float(good[min(rank, len(good)) - 1])
     stacked, masks = np.stack(maps), np.stack(truths)
+    map_threshold = best_f1(stacked, masks)
+    unknown_above, unknown = choose_unknown(
+        detector, world, map_threshold=map_threshold, min_area=min_area, count=count, side=side
+    )
     figures = {
         "scenes": count,
         "side": side,
@@ -91,8 +99,9 @@ def choose_defaults(
         "pixel_auroc": round(pixel_metrics(stacked, masks)["auroc"], 4),
         "false_alarm": false_alarm,
         "found_at_threshold": round(float((fused[flawed] > threshold).mean()), 4),
+        "unknown": unknown,
     }
-    return Defaults(fusion, round(threshold + 1e-4, 4), best_f1(stacked, masks), figures)
+    return Defaults(fusion, round(threshold + 1e-4, 4), map_threshold, unknown_above, figures)
 
 
 def fit_fusion(features: Floats, flawed: NDArray[np.bool_], *, ridge: float = 1.0, steps: int = 50) -> Fusion:

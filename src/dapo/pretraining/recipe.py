@@ -181,7 +181,9 @@ def finish(
     detector, info = load(source)
     detector = detector.changed(**recipe.answer)
     world = World(seed=DEFAULTS_WORLD + recipe.seed, textures=Textures(textures))
-    chosen = choose_defaults(detector, world, count=recipe.threshold_scenes, side=recipe.side)
+    chosen = choose_defaults(
+        detector, world, count=recipe.threshold_scenes, side=recipe.side, min_area=recipe.min_area
+    )
     log(f"thresholds: {chosen.figures}")
     detector = detector.changed(image_score="fused", fusion=chosen.fusion)
     config = ModelConfig(
@@ -192,6 +194,7 @@ def finish(
         defects=DEFECTS,
         threshold=chosen.threshold,
         map_threshold=chosen.map_threshold,
+        unknown_above=chosen.unknown_above,
         min_area=recipe.min_area,
         training_data=(*TRAINING_DATA, *info.config.training_data),
         seed=recipe.seed,

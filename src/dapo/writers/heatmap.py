@@ -14,10 +14,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from dapo.errors import InputError
-from dapo.inspection import Failure, Inspection
+from dapo.inspection import Inspection
+from dapo.whole import save_picture
 from dapo.writers.lettering import lettering
-from dapo.writers.names import OutputNames
 from dapo.writers.overlay import photo_at
+from dapo.writers.picture import PictureWriter
 
 __all__ = ["HeatmapWriter", "draw_heatmap", "heat_colours"]
 
@@ -36,32 +37,13 @@ MIN_SIDE, MAX_SIDE = 512, 1960  # pixels of the photo's long side
 FADE = 0.55  # how far the photo's greys move towards white
 
 
-class HeatmapWriter:
-    """One heat map for each inspection, as JPEG in ``folder``; ``root`` as for overlays."""
+class HeatmapWriter(PictureWriter):
+    """One heat map for each inspection, as JPEG in ``folder``."""
 
-    def __init__(self, folder: str | Path, root: str | Path | None = None) -> None:
-        self.names = OutputNames(folder, ".jpg", root)
+    suffix = ".jpg"
 
-    def open(self) -> HeatmapWriter:
-        self.names.folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, result: Inspection | Failure) -> Path | None:
-        """Draw and save; returns the picture's path."""
-        if isinstance(result, Failure):
-            return None
-        path = self.names.path_for(result.image)
-        draw_heatmap(result).save(path, quality=92, subsampling=0)
-        return path
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def __enter__(self) -> HeatmapWriter:
-        return self.open()
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def save(self, result: Inspection, path: Path) -> None:
+        save_picture(draw_heatmap(result), path, "JPEG", quality=92, subsampling=0)
 
 
 def heat_colours(values: npt.NDArray[np.float32]) -> Pixels:

@@ -13,7 +13,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -31,6 +30,7 @@ from dapo.errors import VocabularyError
 from dapo.inspection import Failure, Inspection, Region
 from dapo.masks import simplify, trace_outlines
 from dapo.vocabulary import Vocabulary
+from dapo.whole import replacing, telling_path
 from dapo.writers.frame import two_scores
 from dapo.writers.heatmap import heat_colours
 from dapo.writers.palette import Palette, hex_code, is_light
@@ -171,14 +171,11 @@ class HtmlReport:
             return
         mark = secrets.token_hex(16)
         head, tail = self._page(mark, interrupted).split(mark)
-        partial = self.path.with_name(self.path.name + ".part")
-        with partial.open("wb") as page:
+        with self._rows as rows, replacing(self.path) as page:
+            self._rows = None
             page.write(head.encode("utf-8", "backslashreplace"))
-            self._copy_rows(page)
+            self._copy_rows(rows, page)
             page.write(tail.encode("utf-8", "backslashreplace"))
-        os.replace(partial, self.path)
-        self._rows.close()
-        self._rows = None
 
     def __enter__(self) -> HtmlReport:
         return self.open()
@@ -189,17 +186,17 @@ class HtmlReport:
     def _append(self, text: str, spare: bool = False) -> None:
         assert self._rows is not None
         data = text.encode("utf-8", "backslashreplace")
-        self._rows.write(data)
+        with telling_path(self.path):
+            self._rows.write(data)
         self._pieces.append((len(data), spare))
 
-    def _copy_rows(self, page: IO[bytes]) -> None:
-        assert self._rows is not None
-        self._rows.seek(0)
+    def _copy_rows(self, rows: IO[bytes], page: IO[bytes]) -> None:
+        rows.seek(0)
         if not self._long:
-            shutil.copyfileobj(self._rows, page)
+            shutil.copyfileobj(rows, page)
             return
         for size, spare in self._pieces:
-            data = self._rows.read(size)
+            data = rows.read(size)
             if not spare:
                 page.write(data)
 

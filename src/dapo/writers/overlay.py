@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dapo.inspection import Failure, Inspection
+from dapo.inspection import Inspection
 from dapo.masks import trace_outlines
+from dapo.whole import save_picture
 from dapo.writers.frame import GROUND, INK, MIN_WIDTH, LegendEntry, draw_header, draw_legend, legend_entries
 from dapo.writers.ink import Shape, draw_shapes
 from dapo.writers.lettering import fit, lettering
-from dapo.writers.names import OutputNames
 from dapo.writers.palette import Palette
+from dapo.writers.picture import PictureWriter
 
 __all__ = ["OverlayWriter", "compare", "draw_overlay", "photo_at", "region_shapes"]
 
@@ -32,35 +33,13 @@ TITLE = 30  # pixels at unit 1
 JPEG_QUALITY = 92
 
 
-class OverlayWriter:
-    """One overlay for each inspection, as JPEG in ``folder``; failures have no picture.
+class OverlayWriter(PictureWriter):
+    """One overlay for each inspection, as JPEG in ``folder``."""
 
-    ``root``: the folder the images came from; its subfolders are mirrored, so equal names do not meet.
-    """
+    suffix = ".jpg"
 
-    def __init__(self, folder: str | Path, root: str | Path | None = None) -> None:
-        self.names = OutputNames(folder, ".jpg", root)
-
-    def open(self) -> OverlayWriter:
-        self.names.folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, result: Inspection | Failure) -> Path | None:
-        """Draw and save; returns the picture's path."""
-        if isinstance(result, Failure):
-            return None
-        path = self.names.path_for(result.image)
-        draw_overlay(result).save(path, quality=JPEG_QUALITY, subsampling=0)
-        return path
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def __enter__(self) -> OverlayWriter:
-        return self.open()
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def save(self, result: Inspection, path: Path) -> None:
+        save_picture(draw_overlay(result), path, "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
 
 def draw_overlay(inspection: Inspection) -> Image.Image:

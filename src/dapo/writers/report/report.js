@@ -116,6 +116,9 @@
   const picture = (row) => {
     const stage = $(".stage", row)?.cloneNode(true);
     place.classList.toggle("coarse", Boolean($(".coarse", row)));
+    const heated = $("[data-layer=heat]");  // a result that was kept from an earlier run has no map
+    heated.disabled = !$(".heat", row);
+    if (heated.disabled && layer === "heat") { layer = "outlines"; press(layers, layers[0]); layers[0].focus(); }
     if (!stage) { place.replaceChildren(make("p", "none", "The photo of this image is not embedded in the report.")); return; }
     const heat = $(".heat", stage);
     if (heat) heat.src = heat.dataset.src;
