@@ -42,6 +42,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]  # nothing temporary stays
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_whoever_reads_other_files_reads_the_model(tmp_path: Path) -> None:
+    usual = tmp_path / "any"
+    usual.touch()
+    folder = tiny_model_folder(tmp_path / "m")
+    modes = {path.name: path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert modes == dict.fromkeys(modes, usual.stat().st_mode)
+
+
 def test_weights_hold_only_what_was_learned(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "m")
     assert set(load_file(folder / "model.safetensors")) == set(tiny_detector().learned_state())

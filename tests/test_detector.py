@@ -162,6 +162,19 @@ def test_the_best_type_against_normal_does_not_grow_with_names() -> None:
     torch.testing.assert_close(best(x, twice).image, best(x, once).image, **CLOSE)
 
 
+@pytest.mark.parametrize("best", ["mean", "max"])
+@torch.no_grad()
+def test_anchors_stand_beside_the_names_in_the_image_score_alone(best: str) -> None:
+    x, names, anchors = pixels(), Vocabulary.of("hole"), ("wrinkle", "rust", "dent")
+    own = tiny_detector(image_abnormal=best)
+    plain, anchored = own(x, names), own.changed(anchors=anchors)(x, names)
+    both = own(x, Vocabulary.of(["hole", *anchors]))
+    torch.testing.assert_close(anchored.image, both.image, **CLOSE)
+    assert not torch.allclose(anchored.image, plain.image, **CLOSE)
+    for part in ("binary", "types", "type_image"):
+        torch.testing.assert_close(getattr(anchored, part), getattr(plain, part))
+
+
 @torch.no_grad()
 def test_fused_image_score_by_hand() -> None:
     fusion = Fusion(global_weight=0.5, map_weight=2.0, bias=-0.25)

@@ -123,15 +123,13 @@ def test_a_file_gives_back_the_memory_to_its_model_only(memory: Memory, tmp_path
 def test_a_full_disk_leaves_the_old_memory(
     memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dapo.model import memory as module
-
     path = tmp_path / "references.safetensors"
     save_memory(memory, path, "abc")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr("dapo.model.weights.save_file", full)
     with pytest.raises(ModelError, match="make room"):
         save_memory(memory, path, "abc")
     assert load_memory(path, "abc").images == 8

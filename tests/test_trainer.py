@@ -334,10 +334,10 @@ def no_new_state(source: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "failure"),
     [
-        ("dapo.learning.state.save_file", half),
+        ("dapo.model.weights.save_file", half),
         ("dapo.whole.os.replace", no_new_state),
         ("dapo.whole.os.replace", full),
-        ("dapo.model.artifact.save_file", half),
+        ("dapo.model.artifact.write_tensors", full),
         ("dapo.model.artifact.save_clip", full),
         ("dapo.model.artifact.write_json", full),
     ],

@@ -25,7 +25,8 @@ TYPES = ("scratch", "crack", "hole", "rust", "bubble", "wrinkle", "fingerprint",
 NONSENSE = ("banana", "elephant", "violin concerto", "monday", "tax return", "holiday", "river", "library")
 ELSEWHERE = ("mold", "capping", "tombstone", "dropped stitch")
 PER_TYPE, GOOD, SIDE = 2, 8, 160
-SCORE_BOUND, MAP_BOUND = 0.15, 0.15  # of one more name after eight; measured 99 %: see docs/vocabulary.md
+SCORE_BOUND = 0.06  # of one more name, after any number; the largest measured: see docs/vocabulary.md
+MAP_BOUND = 0.15  # of one more name after eight
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def test_irrelevant_names_lose(bench: Bench) -> None:
 @pytest.mark.parametrize("extra", [*NONSENSE[:4], *ELSEWHERE])
 def test_an_irrelevant_name_more_moves_a_good_part_little(bench: Bench, extra: str) -> None:
     for pixels in bench.good:
-        before, after = bench.score(pixels, list(TYPES)), bench.score(pixels, [*TYPES, extra])
-        assert abs(float(after.image - before.image)) <= SCORE_BOUND
+        for names in (["scratch"], ["bubble", "rust", "hole"], list(TYPES)):
+            before, after = bench.score(pixels, names), bench.score(pixels, [*names, extra])
+            assert abs(float(after.image - before.image)) <= SCORE_BOUND
         top = top_mean(after.binary, 0.01) - top_mean(before.binary, 0.01)
         assert abs(float(top)) <= MAP_BOUND
         assert float((after.binary - before.binary).abs().mean()) <= MAP_BOUND / 10

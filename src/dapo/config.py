@@ -120,6 +120,8 @@ class DetectorSettings(Settings):
     binary: anomaly map from all types' probabilities added ("sum"), or from the best type against normal
         ("max"), which an additional name does not raise by itself.
     image_abnormal: abnormal side of the image score: the "mean" of the defect features, or the best ("max").
+    anchors: defect types that stand beside the user's in the image score, and nowhere else, so that a short
+        list or one more name hardly moves it.
     image_score: the "global" feature alone, or "fused" with the top of the anomaly map by `fusion`.
     type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
     top: share of the patches that make the top of a map (at least one patch).
@@ -138,6 +140,7 @@ class DetectorSettings(Settings):
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
     binary: Literal["sum", "max"] = "sum"
     image_abnormal: Literal["mean", "max"] = "mean"
+    anchors: tuple[Text, ...] = ()
     image_score: Literal["global", "fused"] = "global"
     fusion: Fusion = Fusion()
     type_score: Literal["map", "global", "both"] = "both"

@@ -10,6 +10,7 @@ import click
 
 from dapo.cli.main import FAILED_INPUT, debug_option
 from dapo.cli.options import Rate, chosen_defects, defect_options, looking_options, model_options
+from dapo.errors import InputError
 
 if TYPE_CHECKING:
     from dapo.inspector import Inspector
@@ -88,6 +89,8 @@ def command(
     from dapo.goodparts import calibrate, enough
     from dapo.inspector import Inspector
 
+    if not parts:
+        raise InputError("\n".join(failure.message for failure in missing), kind="empty")
     enough(len(parts), false_alarm)
     inspector = Inspector.from_pretrained(
         model, device=device, precision=precision, calibration=False, tile=tile, roi=roi

@@ -129,14 +129,15 @@ def download(model: str, revision: str | None = None) -> Path:
 def convert_pickle(source: Path, target: Path) -> None:
     """Tensors of a ``pytorch_model.bin`` to safetensors; anything but tensors in it is refused, never run."""
     import torch
-    from safetensors.torch import save_file
+
+    from dapo.model.weights import write_tensors
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
         tensors = {name: state.pop(name).contiguous().clone() for name in list(state)}  # frees as it goes
     except Exception as error:  # whatever a damaged or hostile file leads the reader into
         raise ModelError(f"{source} holds more than plain tensors or is damaged; it was not used") from error
-    save_file(tensors, target, metadata={"format": "pt"})
+    write_tensors(target, tensors, format="pt")
 
 
 def _config(folder: Path, model: str) -> dict[str, Any]:

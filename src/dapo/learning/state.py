@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dapo.errors import ConfigError, ModelError
+from dapo.model.weights import write_tensors
 from dapo.whole import replaced
 
 STATE, LOG = "training.safetensors", "log.jsonl"
@@ -52,8 +52,8 @@ def keep(
         tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
     plain = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
     words = {"step": str(step), "facts": json.dumps(facts), "skipped": json.dumps(skipped)}
-    with saving(f"step {step}", path), replaced(path) as partial:
-        save_file(plain, partial, metadata=words)
+    with saving(f"step {step}", path):
+        write_tensors(path, plain, **words)
 
 
 def restore(

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from dapo.config import FORMAT, DetectorSettings, ModelConfig, parse
 from dapo.errors import ConfigError, ModelError
 from dapo.model.clip import Clip, ClipConfig, load_clip, save_clip
 from dapo.model.detector import Detector
-from dapo.model.weights import read_json, read_tensors, resolve_folder, write_json
+from dapo.model.weights import read_json, read_tensors, resolve_folder, write_json, write_tensors
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"  # the model that comes with the package
 BACKBONE = "backbone"
@@ -192,7 +191,7 @@ def save(
         }
         if config.backbone == BACKBONE:
             save_clip(detector.clip, staging / BACKBONE, dtype=kind)
-        save_file(learned, staging / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(staging / "model.safetensors", learned, format="pt")
         (staging / "README.md").write_text(card or model_card(config), encoding="utf-8")
         write_json(staging / "config.json", config.model_dump(mode="json"))
         staging.chmod(0o755)  # mkdtemp makes private folders

@@ -13,14 +13,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dapo.errors import ModelError
 from dapo.model.clip_config import IMAGE_MEAN, IMAGE_STD, LEGACY_EOS_ID, ClipConfig, TowerConfig
 from dapo.model.tokenizer import Tokenizer
 from dapo.model.towers import AttentionKind, TextTower, VisionOutput, VisionTower
-from dapo.model.weights import fill_weights, read_json, read_tensors, resolve_folder, write_json
+from dapo.model.weights import (
+    fill_weights,
+    read_json,
+    read_tensors,
+    resolve_folder,
+    write_json,
+    write_tensors,
+)
 
 __all__ = [
     "Clip",
@@ -176,7 +182,7 @@ def save_clip(clip: Clip, folder: str | Path, *, dtype: torch.dtype | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to("cpu", dtype).contiguous() for name, t in clip.hf_state().items()}
     stored = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", state, format="pt")
     write_json(folder / "config.json", {**clip.config.to_dict(), "dtype": stored})
     write_json(
         folder / "preprocessor_config.json",

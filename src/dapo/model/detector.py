@@ -281,6 +281,9 @@ class Detector(nn.Module):
 
     def _abnormal_logit(self, cls: Float[Tensor, "b d"], states: Float[Tensor, "t d"]) -> Float[Tensor, " b"]:
         """Log-odds that the image is abnormal, from the global feature."""
+        if self.settings.anchors:
+            anchors = self.text_features(Vocabulary.of(self.settings.anchors))[1:]
+            states = torch.cat([states, anchors.to(states.device)])
         if self.settings.image_abnormal == "max":
             logits = self.logits(cls, states)
             return logits[:, 1:].amax(1) - logits[:, 0]

@@ -20,13 +20,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from dapo.errors import InputError, ModelError
 from dapo.model.detector import Detector, Features, cpu_has_bf16, resized
-from dapo.whole import replaced
+from dapo.model.weights import write_tensors
 
 FORMAT = 1
 CANDIDATES = 12_000  # patches of a scale among which the coreset is chosen
@@ -227,8 +226,7 @@ def save_memory(memory: Memory, path: Path, backbone: str) -> None:
         "images": memory.images,
     }
     try:
-        with replaced(path) as partial:
-            save_file(tensors, partial, metadata={"memory": json.dumps(facts)})
+        write_tensors(path, tensors, memory=json.dumps(facts))
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"the memory could not be saved to {path} ({error}); make room and try again"

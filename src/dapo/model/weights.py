@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dapo.errors import ModelError
+from dapo.whole import replaced
+
+UMASK = os.umask(0)
+os.umask(UMASK)
 
 
 def fill_weights(
@@ -51,6 +56,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path} is not a readable safetensors file ({error}); fetch or save the model again"
         ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
+    """A whole safetensors file with facts, open to whom any new file is: safetensors makes private ones.
+
+    Raises OSError and SafetensorError as it does.
+    """
+    with replaced(path) as partial:
+        save_file(dict(tensors), partial, metadata=facts)
+        partial.chmod(0o666 & ~UMASK)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -71,6 +71,7 @@ ANSWER = {
     "scales": (1.0, 0.72, 0.5, 0.36),  # 224, 160, 112 and 80 px: large flaws fill only when seen small
     "binary": "max",
     "image_abnormal": "mean",
+    "anchors": DEFECTS,
 }
 FIRST_WORLD, DEFAULTS_WORLD = 1000, 8000  # seeds of the worlds the backbone and the thresholds see
 TRAINING_DATA = (

@@ -26,13 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dapo.errors import DataError, ModelError
 from dapo.model.clip import Clip, ClipConfig, TowerConfig, build_clip
-from dapo.model.weights import fill_weights, read_json, read_tensors, write_json
+from dapo.model.weights import fill_weights, read_json, read_tensors, write_json, write_tensors
 from dapo.pretraining.lexicon import NORMAL, TEMPLATES, Lexicon, fill
 from dapo.pretraining.sentences import general_phrases, lexicon_words, trade_sentences
 from dapo.pretraining.teacher import (
@@ -215,9 +214,7 @@ def train_text_tower(
     weights = {
         name: t.detach().contiguous() for name, t in clip.hf_state().items() if name.startswith("text_")
     }
-    fresh = out / "model.partial.safetensors"
-    save_file(weights, fresh, metadata={"format": "pt"})
-    os.replace(fresh, out / "model.safetensors")
+    write_tensors(out / "model.safetensors", weights, format="pt")
     kind = {"architectures": ["CLIPTextModelWithProjection"]}
     write_json(out / "config.json", kind | clip.config.to_dict()["text_config"])
     write_json(out / "figures.json", figures)
