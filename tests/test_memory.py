@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,21 @@ import pytest
 import torch
 from tiny import tiny_detector
 
+from dapo.config import Fusion
 from dapo.errors import InputError, ModelError
-from dapo.model.memory import Memory, coreset, layers_of, load_memory, nearest, remember, save_memory
+from dapo.model.memory import (
+    DOUBT,
+    Memory,
+    coreset,
+    layers_of,
+    load_memory,
+    nearest,
+    remember,
+    save_memory,
+)
+from dapo.pretraining.lines import Line
+from dapo.pretraining.references import Evidence, choose_references, evidence_of, smallest
+from dapo.pretraining.scenes import World
 
 
 def stripes(seed: int, side: int = 32, spot: bool = False) -> torch.Tensor:
@@ -57,6 +71,13 @@ def test_maps_and_image_score_rise_and_types_stay(memory: Memory) -> None:
     gain = referred.image.logit() - plain.image.logit()
     assert gain[1] > gain[0] + 1
     assert referred.binary[1, 2:, 2:].max() > plain.binary[1, 2:, 2:].max()
+
+
+def test_the_largest_distance_counts_less_with_few_parts(memory: Memory) -> None:
+    distance = torch.full((1, 4, 4), memory.peak.mean + memory.peak.deviation)
+    patches, peaks = zip(*(replace(memory, images=k).unusual(distance) for k in (1, 3, 300)), strict=True)
+    assert torch.equal(patches[0], patches[2])  # there are thousands of patches in a single part
+    assert [float(peak) for peak in peaks] == pytest.approx([1 / (1 + DOUBT), 3 / (3 + DOUBT), 1], rel=0.02)
 
 
 def test_a_good_part_is_judged_without_itself(memory: Memory) -> None:
@@ -133,3 +154,52 @@ def test_a_full_disk_leaves_the_old_memory(
     with pytest.raises(ModelError, match="make room"):
         save_memory(memory, path, "abc")
     assert load_memory(path, "abc").images == 8
+
+
+def told(parts: int | None, known: float, seed: int, lines: int = 4) -> list[Evidence]:
+    """Lines of 40 pictures, 8 flawed: words tell a little, distances `known` standard deviations."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(lines):
+        truths = np.zeros((40, 8, 8), bool)
+        truths[:8, 2:5, 3:6] = True
+        flawed = truths.any((1, 2))
+        found.append(
+            Evidence(
+                parts,
+                truths,
+                (truths + rng.normal(0, 1, truths.shape)).astype(np.float32),
+                (known * truths + rng.normal(0, 1, truths.shape)).astype(np.float32),
+                (flawed + rng.normal(0, 1, 40)).astype(np.float32),
+                (known * flawed + rng.normal(0, 1, 40)).astype(np.float32),
+            )
+        )
+    return found
+
+
+def test_a_distance_weighs_as_much_as_it_knows() -> None:
+    crowd = told(None, 4.0, seed=9)
+    blind = choose_references([*told(1, 0.0, 0), *told(20, 0.0, 1), *crowd], Fusion(), 0.5)
+    assert blind.map_weight == blind.image_weight == 0
+    seeing = choose_references([*told(1, 4.0, 0), *told(20, 4.0, 1), *crowd], Fusion(), 0.5)
+    assert seeing.map_weight >= 0.3
+    assert seeing.image_weight >= 0.3
+    assert seeing.doubt == 0  # one part tells as much as twenty
+    mixed = choose_references([*told(1, 0.0, 0), *told(20, 4.0, 1), *crowd], Fusion(), 0.5)
+    assert mixed.doubt >= 4
+    assert seeing.usual > 0  # without, half of the good parts would be called defective
+
+
+def test_the_smallest_nearly_best_is_taken() -> None:
+    assert smallest({0.0: 0.8, 1.0: 0.895, 2.0: 0.9}, slack=0.01) == 1.0
+    assert smallest({0.0: 0.8, 1.0: 0.895, 2.0: 0.9}, slack=0.001) == 2.0
+
+
+def test_a_line_is_seen_with_good_parts_and_as_a_folder() -> None:
+    found = list(evidence_of(tiny_detector(), Line(World(seed=3, other=True), 0, 32, 32), ("dent",), (1, 2)))
+    assert [one.parts for one in found] == [1, 2, 1, 2, None]
+    assert found[0].words.shape == found[0].far.shape == (40, 4, 4)
+    assert found[0].truths.shape == (40, 8, 8)
+    assert 1 <= found[0].flawed.sum() <= 8
+    assert np.array_equal(found[0].overall, found[-1].overall)
+    assert not np.array_equal(found[0].far, found[1].far)

@@ -92,14 +92,15 @@ class References(Settings):
     """How the distance to good parts joins the words, in log-odds for each standard deviation of it.
 
     The anomaly map's log-odds gain map_weight * z + map_bias, the image's image_weight * z + image_bias, with
-    z the distance against that among the good parts themselves (`dapo.model.memory`).
+    z the distance against that among the good parts themselves (`dapo.model.memory`). The weights are the
+    smallest that are nearly best on generated product lines (`dapo.pretraining.references`).
     layers: 1-based vision layers whose patches are remembered; None = at half and two thirds of the depth.
     patches: how many are kept for each scale.
     """
 
     map_weight: float = 0.7
     map_bias: float = 0.0
-    image_weight: float = 0.7
+    image_weight: float = 1.0
     image_bias: float = 0.0
     layers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
     patches: int = Field(default=1250, ge=1)

@@ -23,7 +23,7 @@ from dapo.model.memory import Spread, descriptor, joined, layers_of, light, near
 
 SHARE = 0.3  # of the other pictures
 FEWEST = 5  # pictures
-USUAL = 2.0  # standard deviations
+USUAL = 2.5  # standard deviations, see `dapo.pretraining.references`
 LARGEST = 40  # pictures that are compared with; more cost time and tell little more
 
 

@@ -33,6 +33,7 @@ SKETCH = 64  # dimensions of the random projection in which it is chosen
 CHUNK = 1024  # patches compared at once
 NEAR = 3  # patches around a patch that a single picture does not compare it with
 LARGEST = 8.0  # standard deviations beyond which a distance says nothing more
+DOUBT = 2.0  # good parts of which the largest distance counts half, see `dapo.pretraining.references`
 SEED = 0
 
 
@@ -92,8 +93,11 @@ class Memory:
     def unusual(
         self, distance: Float[Tensor, "b gh gw"]
     ) -> tuple[Float[Tensor, "b gh gw"], Float[Tensor, " b"]]:
-        """Distances in standard deviations of the good parts: of each patch, and of the image's largest."""
-        return self.patch.units(distance), self.peak.units(distance.flatten(1).amax(1))
+        """Distances in standard deviations of the good parts: of each patch, and of the image's largest. That
+        counts by k / (k + DOUBT): of k parts the spread of their largest is poorly known.
+        """
+        share = self.images / (self.images + DOUBT)
+        return self.patch.units(distance), share * self.peak.units(distance.flatten(1).amax(1))
 
 
 def descriptor(look: Features) -> Float[Tensor, "b n v"]:
