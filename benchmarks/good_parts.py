@@ -1,15 +1,14 @@
-"""What good parts are worth on real images: the promised false-alarm rate beside the measured, and k-shot.
+"""What good parts promise on real images: the stated false-alarm rate beside the measured.
 
-SET is a folder in the MVTec layout with train/good (DATA/magnetic_tile). Prints
+DATA_ROOT holds `magnetic_tile`; its words are those of the experiment "embedded". Prints
 
 - promise: `--splits` random samples of 20 good parts calibrate zero-shot thresholds; how many of the other
   good parts are then called defective, on average and spread; the same for other sizes and rates,
-- with references: the same for a few samples, where the same 20 parts are also remembered,
-- k-shot: figures with k = 0, 1, 4, 20 references, mean and spread over 3 draws.
+- with references: the same for a few samples, where the same 20 parts are also remembered.
 
-Pictures of one physical part (--group) are drawn together.
+Pictures of one physical part are drawn together. Figures with k references: `dapo reproduce references`.
 
-    python benchmarks/good_parts.py DATA/magnetic_tile --group tile --words words.yaml
+    python benchmarks/good_parts.py DATA_ROOT
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from typing import Any
 
 import click
 import numpy as np
-import yaml
 
 from dapo.calibration import percent, promise_of, smallest_rate
 from dapo.data import Sample, read_folder
-from dapo.evaluation.shots import draw_parts, evaluate_shots
+from dapo.evaluation.experiment import load_experiment
+from dapo.evaluation.shots import drawn, part_of
 from dapo.goodparts import calibrate
 from dapo.inspection import Inspection
 from dapo.inspector import Inspector
 from dapo.vocabulary import Defect, Vocabulary
 
+TILE = "magnetic_tile"
 SIZES = ((20, 0.05), (50, 0.05), (80, 0.05), (50, 0.02), (80, 0.02))  # good parts, promised rate
 
 
@@ -66,30 +66,24 @@ def promise_rows(scores: np.ndarray, parts: np.ndarray, splits: int) -> list[dic
 
 
 @click.command(help=__doc__)
-@click.argument("folder", metavar="SET", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--group", default=None, help="Key of the physical part in manifest.jsonl.")
-@click.option(
-    "--words", type=click.Path(path_type=Path, exists=True), default=None, help="{type: [phrases]}."
-)
+@click.argument("data_root", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--splits", type=click.IntRange(2), default=200, show_default=True)
 @click.option(
     "--referred", type=click.IntRange(0), default=5, show_default=True, help="Samples with references."
 )
-@click.option("--shots", default="0,1,4,20", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/benchmarks"), show_default=True)
-def main(
-    folder: Path, group: str | None, words: Path | None, splits: int, referred: int, shots: str, out: Path
-) -> None:
+def main(data_root: Path, splits: int, referred: int, out: Path) -> None:
+    (test,) = [test for test in load_experiment("embedded").test if test.root == TILE]
     inspector = Inspector.from_pretrained(calibration=False)
-    everything = read_folder(folder, group_key=group)
-    test = [sample for sample in everything if sample.split == "test"]
+    everything = read_folder(data_root / TILE, group_key=test.group_key)
     good = [sample for sample in everything if not sample.defective]
-    phrases = {} if words is None else yaml.safe_load(words.read_text(encoding="utf-8"))
-    types = sorted({name for sample in test for name in sample.types})
-    vocabulary = Vocabulary(tuple(Defect(name, tuple(phrases.get(name, (name,)))) for name in types))
-    record: dict[str, Any] = {"promise": [], "with references": [], "shots": {}}
+    pictures: dict[Any, Sample] = {}
+    for sample in good:
+        pictures.setdefault(part_of(sample), sample)
+    vocabulary = Vocabulary(tuple(Defect(name, words) for name, words in test.phrases.items()))
+    record: dict[str, Any] = {"promise": [], "with references": []}
 
-    parts = np.array([sample.group or str(sample.image) for sample in good])
+    parts = np.array([part_of(sample)[1] for sample in good])
     record["promise"] = promise_rows(raw_scores(inspector, good, vocabulary), parts, splits)
     for row in record["promise"]:
         low, high = row["middle 95 %"]
@@ -98,12 +92,12 @@ def main(
             f"{percent(row['measured'])} ({percent(low)} to {percent(high)} in {splits} splits)"
         )
     for draw in range(referred):
-        own = draw_parts(good, 20, draw)
+        own = drawn(list(pictures.values()), 20, draw)[:20]
         calibrated = calibrate(
             inspector, [sample.image for sample in own], false_alarm=0.05, defects=vocabulary
         )
-        names = {sample.group or str(sample.image) for sample in own}
-        rest = [sample for sample in good if (sample.group or str(sample.image)) not in names]
+        names = set(map(part_of, own))
+        rest = [sample for sample in good if part_of(sample) not in names]
         assert calibrated.calibration is not None
         limit = calibrated.calibration.promise().threshold
         alarms = float((raw_scores(calibrated, rest, vocabulary) >= limit).mean())
@@ -111,30 +105,8 @@ def main(
         click.echo(
             f"20 good parts also remembered, draw {draw + 1}: promised 5 %, measured {percent(alarms)}"
         )
-    found = evaluate_shots(
-        inspector,
-        test,
-        [sample for sample in good if sample.split == "train"],
-        shots=[int(k) for k in shots.split(",") if k],
-        phrases=phrases,
-        draws=0,
-    )
-    for k, evaluation in found.items():
-        spread = evaluation.spread or {}
-        cells = []
-        for part, name in (("image", "auroc"), ("pixel", "auroc"), ("pixel", "aupro"), ("types", "top1")):
-            deviation = spread.get(part, {}).get(name)
-            cells.append(
-                f"{part} {name} {evaluation.mean[part][name]:.3f}"
-                + (f" ± {deviation:.3f}" if deviation else "")
-            )
-        click.echo(f"k = {k}: " + ", ".join(cells))
-        record["shots"][k] = {
-            "mean": evaluation.to_dict()["mean"],
-            "spread": evaluation.to_dict().get("spread"),
-        }
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"good_parts_{folder.name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (out / f"good_parts_{TILE}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,18 +17,18 @@ Prints the tables and writes `unknown.json` and `unknown.md` into --out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.progress import track
 
 from dapo.data import read_folder
 from dapo.errors import DapoError
+from dapo.evaluation.experiment import load_experiment
 from dapo.images import load_image
 from dapo.inspector import Inspector
 from dapo.pretraining.recipe import DEFAULTS_WORLD
@@ -37,7 +37,6 @@ from dapo.pretraining.surfaces import Textures
 from dapo.pretraining.unknown import LISTS, LOST, Trial, ask, drawn_lists, figures, trials
 from dapo.vocabulary import Defect, Vocabulary
 
-WORDS = Path(__file__).with_name("words.yaml")
 TEST_WORLD = 9000
 TILE = "magnetic_tile"
 RULES: dict[str, Callable[[Trial], float]] = {
@@ -84,7 +83,7 @@ def tiles(root: Path) -> Pictures:
         yield image, sample.load_masks(*image.shape[:2])
 
 
-def leave_one_out(phrases: dict[str, list[str]]) -> list[Vocabulary]:
+def leave_one_out(phrases: Mapping[str, Sequence[str]]) -> list[Vocabulary]:
     return [
         Vocabulary.of([Defect(name, tuple(words)) for name, words in phrases.items() if name != left_out])
         for left_out in phrases
@@ -122,7 +121,7 @@ def main(data_root: Path, model: str | None, out: Path, count: int) -> None:
             )
             for world in (chosen_on, test)
         }
-        phrases = yaml.safe_load(WORDS.read_text(encoding="utf-8"))[TILE]
+        (phrases,) = [test.phrases for test in load_experiment("embedded").test if test.root == TILE]
         real = found_in(inspector, tiles(data_root / TILE), leave_one_out(phrases))
     except DapoError as error:
         raise click.ClickException(str(error)) from error

@@ -20,7 +20,7 @@ from dapo.config import parse
 from dapo.errors import ConfigError, DataError
 from dapo.evaluation import campaign as campaigns
 from dapo.evaluation.campaign import Campaign
-from dapo.evaluation.experiment import Experiment, experiment_names, load_experiment, slug
+from dapo.evaluation.experiment import EXPERIMENTS, Experiment, experiment_names, load_experiment, slug
 from dapo.evaluation.results import Results
 from dapo.evaluation.run import Evaluation
 from dapo.evaluation.seeds import over_seeds
@@ -201,7 +201,11 @@ def test_generated_scenes_are_a_train_set(places: Path, tmp_path: Path) -> None:
         ({"methods": ["clip"], "held_out": ["stain"]}, ConfigError, "held_out .*would do nothing"),
         ({"methods": ["clip"], "settings": SMALL}, ConfigError, "settings .*would do nothing"),
         ({"train": {"dataset": "folder", "root": "a"}}, ConfigError, "the train set .*would do nothing"),
-        ({"methods": ["local contrast"], "shift": "all"}, ConfigError, "without --shift and --plots"),
+        (
+            {"methods": ["local contrast"], "shift": "all"},
+            ConfigError,
+            "without --shift, --shots and --plots",
+        ),
         ({"test": [{"root": "b", "known": ["stain", "rust"]}]}, ConfigError, r"known: .*stain\); got rust"),
         ({"test": [{"root": "a"}, {"root": "b", "name": "A"}]}, ConfigError, "test: a stands .* own name"),
         ({"test": [{"root": "b", "name": "b 1"}, {"root": "b", "name": "b/1"}]}, ConfigError, "test: b-1"),
@@ -502,6 +506,42 @@ def test_experiment_files_are_checked(tmp_path: Path) -> None:
         load_experiment(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_experiment(tmp_path / "none.yaml")
+
+
+def borrowing(folder: Path, *tests: Any) -> Experiment:
+    path = folder / "own.yaml"
+    path.write_text(json.dumps({"title": "own", "test": tests}), encoding="utf-8")
+    return load_experiment(path)
+
+
+def test_a_test_set_can_be_that_of_an_experiment_of_the_package(tmp_path: Path) -> None:
+    own, steel = borrowing(tmp_path, {"root": "b"}, "embedded/steel strip").test
+    assert own.title == "b"
+    assert steel == load_experiment("embedded").test[1]
+    assert steel.phrases["scratch"] == ("scratch", "long straight scratch")
+    written = [
+        name for name in experiment_names() if "phrases:" in (EXPERIMENTS / f"{name}.yaml").read_text()
+    ]
+    assert written == ["embedded"]  # the words of our test sets stand in one place
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (
+            "embeded/magnetic tile",
+            r"own\.yaml: test: .*one of ablations, baselines.*got 'embeded/magnetic tile'",
+        ),
+        ("magnetic tile", r"expected EXPERIMENT/TEST SET .*got 'magnetic tile'\. Correct"),
+        ("embedded/tile", r"\(magnetic tile, steel strip\); got 'embedded/tile'\. Correct"),
+        ("embedded", r"\(magnetic tile, steel strip\); got 'embedded'"),
+        ("shift/magnetic tile", r"one that shift writes out \(none\)"),
+        ("../experiments/embedded/magnetic tile", "expected EXPERIMENT/TEST SET"),
+    ],
+)
+def test_a_test_set_that_is_not_there_cannot_be_borrowed(tmp_path: Path, wanted: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        borrowing(tmp_path, wanted)
 
 
 def test_names_of_folders() -> None:

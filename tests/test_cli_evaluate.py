@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled_tree(root / "parts", images=2)
     labelled_tree(root / "others", images=2, seed=1)
     tiny_model_folder(root / "model")
+    labelled_tree(root / "lines", images=2)
+    for product in ("plate", "cup"):  # good parts to draw references from
+        shutil.copytree(root / "others" / product / "test/good", root / "lines" / product / "train/good")
     return root
 
 
@@ -98,13 +102,32 @@ def test_words_of_the_user_and_products(dapo: Run, places: Path) -> None:
     assert found["protocol"]["phrases"] == {"scratch": ["long line"], "pin_hole": ["tiny hole", "pit"]}
 
 
+def test_few_shot_figures_stand_beside_zero_shot(dapo: Run, places: Path) -> None:
+    line = ["--data", places / "lines", "--shots", "0,1,2", "--shot-draws", 2, "--draws", 20, "--out", "ev"]
+    text = dapo("evaluate", *line).stdout
+    assert "lines, beside k good parts of the train split" in text
+    assert "± = standard deviation over draws of the good parts" in text
+    table = Path("ev/tables/lines-by-shots.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [(row["k"], row["draws"]) for row in rows] == [("0", "-"), ("1", "2"), ("2", "2")]
+    assert "(" in rows[0]["image AUROC"]  # the interval of the one zero-shot run
+    assert "±" in rows[1]["image AUROC"]
+    found = json.loads(dapo("evaluate", *line, "--json").stdout)
+    assert list(found["shots"]["k"]) == ["0", "1", "2"]
+    assert found["shots"]["k"]["0"]["mean"] == found["mean"]
+    assert found["shots"]["k"]["2"]["spread"]["pixel"]["auroc"] is not None
+    assert set(found["shots"]["k"]["2"]["products"]) == {"plate", "cup"}
+
+
 @pytest.mark.parametrize("name", ["mvtec", "visa", "coco", "yolo"])
 def test_other_layouts(dapo: Run, tmp_path: Path, name: str) -> None:
     layouts.write(name, tmp_path / "set", train=1)
-    result = dapo("evaluate", "--data", tmp_path / "set", "--dataset", name, "--draws", 0, "--json")
+    line = ["--data", tmp_path / "set", "--dataset", name, "--shots", 1, "--shot-draws", 1, "--draws", 0]
+    result = dapo("evaluate", *line, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["mean"]["pixel"]["auroc"] is not None
+    assert found["shots"]["k"]["1"]["mean"]["pixel"]["auroc"] is not None
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_rest_done(dapo: Run, tmp_path: Path) -> None:
@@ -139,7 +162,19 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_done(dapo: Run, tmp_
         (["--data", "{parts}", "--method", "clip", "--seeds", "1"], "--seeds"),
         (["--data", "{parts}", "--method", "clip", "--set", "lr=1"], "--set"),
         (["--data", "{parts}", "--held-out", "stain"], "would do nothing"),
-        (["--data", "{parts}", "--method", "local contrast", "--plots"], "without --shift and --plots"),
+        (
+            ["--data", "{parts}", "--method", "local contrast", "--plots"],
+            "without --shift, --shots and --plots",
+        ),
+        (["--data", "{parts}", "--shots", "a"], "--shots expects numbers such as 0,1,4"),
+        (["--data", "{parts}", "--shots", "-1"], "--shots expects numbers such as 0,1,4"),
+        (["--data", "{parts}", "--shots", "1,1"], "each once; got '1,1'"),
+        (["--data", "{parts}", "--shots", "1.5"], "got '1.5'"),
+        (["--data", "{parts}", "--shots", ""], "got ''"),
+        (["--data", "{parts}", "--shots", "1"], "parts: expected good parts of cup in the train split"),
+        (["--data", "{lines}", "--shots", "0,4"], "expected 4 good parts of cup in the train split, for 4"),
+        (["--data", "{parts}", "--shot-draws", "2"], "would do nothing without shots"),
+        (["--data", "{lines}", "--shots", "1", "--method", "local contrast"], "without --shift, --shots"),
         (["--data", "{parts}", "--known", "rust"], "got rust"),
         (["--data", "{parts}", "--out", "words.yaml/out"], "Choose another --out"),
     ],
@@ -147,7 +182,9 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_done(dapo: Run, tmp_
 def test_mistakes_are_sentences(dapo: Run, places: Path, options: list[str], words: str) -> None:
     Path("words.yaml").write_text("rust: [rust]\n", encoding="utf-8")
     Path("empty.yaml").write_text("stain: []\n", encoding="utf-8")
-    result = dapo("evaluate", *(option.format(parts=places / "parts") for option in options))
+    result = dapo(
+        "evaluate", *(option.format(parts=places / "parts", lines=places / "lines") for option in options)
+    )
     assert result.exit_code == 2
     assert words in result.stderr
     assert "Traceback" not in result.output
@@ -303,7 +340,7 @@ def test_reproduce_names_a_model_that_is_not_the_experiments(dapo: Run, places: 
 def test_reproduce_lists_what_there_is(dapo: Run) -> None:
     result = dapo("reproduce", "--list")
     assert result.exit_code == 0
-    for name in ("baselines", "ablations", "embedded", "shift", "paper-mvtec"):
+    for name in ("baselines", "ablations", "embedded", "shift", "references", "paper-mvtec"):
         assert name in result.stdout
     assert dapo("reproduce", "embedded").exit_code == 2
     assert "got 'tabels'" in dapo("reproduce", "tabels", "--data", ".").stderr

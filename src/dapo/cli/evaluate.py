@@ -63,6 +63,12 @@ TRAINING = ("generated", *DATASETS)
 )
 @click.option("--shift", is_flag=True, help="Also under 24 seeded corruptions: a table of drops.")
 @click.option(
+    "--shots", metavar="0,1,4", help="Also beside so many good parts of the train split, as references."
+)
+@click.option(
+    "--shot-draws", type=click.IntRange(1), help="Draws of these good parts: mean and spread.  [default: 3]"
+)
+@click.option(
     "--draws", type=click.IntRange(0), default=1000, show_default=True, help="Bootstrap; 0: no intervals."
 )
 @click.option(
@@ -88,6 +94,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     \b
     dapo evaluate --data parts                               the embedded model on your labelled parts
     dapo evaluate --data visa --dataset visa --model vit     another model
+    dapo evaluate --data mvtec --dataset mvtec --shots 0,1,4 few-shot: with good parts as references
     dapo evaluate --data visa --dataset visa --model vit --method dapo \\
         --train-dataset mvtec --train-data mvtec --seeds 0,1,2     train on A, test on B
 
@@ -149,8 +156,12 @@ def experiment_of(given: dict[str, Any]) -> dict[str, Any]:
     asked = (
         {}
         if given["seeds"] is None and train is None
-        else {"seeds": seeds_in("0" if given["seeds"] is None else given["seeds"])}
+        else {"seeds": numbers_in("0" if given["seeds"] is None else given["seeds"], "--seeds", "0,1,2")}
     )
+    if given["shots"] is not None:
+        asked["shots"] = numbers_in(given["shots"], "--shots", "0,1,4")
+    if given["shot_draws"] is not None:
+        asked["shot_draws"] = given["shot_draws"]
     return asked | {
         "title": "evaluate",
         "methods": [given["method"]],
@@ -164,12 +175,12 @@ def experiment_of(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def seeds_in(text: str) -> list[int]:
+def numbers_in(text: str, option: str, example: str) -> list[int]:
     """The numbers of a comma list, each once, none negative."""
-    seeds = [int(part) if part.isdecimal() else -1 for part in listed(text) or [""]]
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise click.UsageError(f"--seeds expects numbers such as 0,1,2, each once; got {text!r}")
-    return seeds
+    numbers = [int(part) if part.isdecimal() else -1 for part in listed(text) or [""]]
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise click.UsageError(f"{option} expects numbers such as {example}, each once; got {text!r}")
+    return numbers
 
 
 def listed(text: str | None) -> list[str] | None:
@@ -196,9 +207,11 @@ def read_words(path: Path | None) -> dict[str, Any]:
 
 
 def record_of(results: Results) -> dict[str, Any]:
-    """What --json prints: one evaluation, with "shift" where it was asked for. skipped: in the training."""
+    """What --json prints: one evaluation, with "shots" and "shift" where asked for. skipped: in training."""
     evaluation = next(iter(results.evaluations.values()))
     record = evaluation.to_dict() | {"skipped": results.skipped}
+    for shots in results.shots.values():
+        record["shots"] = shots.to_dict()
     for shift in results.shifts.values():
         record["shift"] = shift.to_dict()
     return record
@@ -210,6 +223,7 @@ def text_of(results: Results) -> str:
 
     evaluation = next(iter(results.evaluations.values()))
     parts = [table_text(table) for table in tables_of(evaluation)]
+    parts += [table_text(results.tables()[f"{test} by shots"]) for test, _ in results.shots]
     parts += [table_text(shift.table()) for shift in results.shifts.values()]
     parts += [f"Adapted: {said}" for sayings in results.adapted.values() for said in sayings]
     return "\n\n".join([*parts, protocol_line(evaluation)])

@@ -3,7 +3,8 @@
 It trains each method with each seed (learned methods only), evaluates it on each test set, and writes
 
     OUT/models/METHOD/seed-S-HASH/        the training run and its model folder, see `trained`
-    OUT/evaluations/TEST/METHOD/seed-S/   the evaluation's folder, see `record`
+    OUT/evaluations/TEST/METHOD/seed-S/   the evaluation's folder, see `record`; under shift/ and shots/ in it
+                                          those of each corruption, and of each draw of good parts
     OUT/tables, OUT/results.json          see `results`
 
 What is there already and was made from the same settings, weights and files is not made again, so a campaign
@@ -20,6 +21,7 @@ from typing import Any
 
 from dapo import __version__
 from dapo.config import ModelConfig
+from dapo.corruptions import CORRUPTIONS
 from dapo.data import Sample, types_of
 from dapo.data.catalogue import DATASETS, open_dataset
 from dapo.errors import ConfigError, DataError
@@ -41,6 +43,7 @@ from dapo.evaluation.results import Results
 from dapo.evaluation.run import Evaluation, evaluate
 from dapo.evaluation.seeds import over_seeds
 from dapo.evaluation.shift import Shift, evaluate_shift
+from dapo.evaluation.shots import Shots, check_parts, evaluate_shots, parts_of
 from dapo.evaluation.tables import warnings_of
 from dapo.evaluation.trained import adapted, run_folder, settings_for, skipped_in
 from dapo.inspector import Inspector, device_of
@@ -96,6 +99,7 @@ class Campaign:
         for test, samples in tests.values():
             words_of(test, samples, self.words)
             check_known(test, samples)
+        good = {title: self.good_parts(test, samples) for title, (test, samples) in tests.items()}
         _ = self.learned_from
         make_folder(self.out)
         for name, method in methods.items():
@@ -104,8 +108,14 @@ class Campaign:
                 results.skipped.update(run.skipped)
                 for title, (test, samples) in tests.items():
                     found[title].append(self.evaluation(name, run, test, samples))
-                    if self.experiment.shift and run.inspector is not None and len(found[title]) == 1:
-                        results.shifts[title, name] = self.shift(name, run, test, samples, found[title][0])
+                    if run.inspector is None or len(found[title]) > 1:
+                        continue
+                    clean = found[title][0]
+                    if self.experiment.shots:
+                        shots = self.shots(name, run, test, samples, clean, good[title])
+                        results.shots[title, name] = shots
+                    if self.experiment.shift:
+                        results.shifts[title, name] = self.shift(name, run, test, samples, clean)
             if method is not None:
                 own = self.experiment.settings if method.learns else {}
                 results.adapted[name] = adapted(method, self.backbone.clip, own)
@@ -129,9 +139,10 @@ class Campaign:
                 f"nothing is trained with {', '.join(found)}, so {' and '.join(idle)} would do nothing. "
                 "Leave it out, or name a method that learns."
             )
-        if set(found) == {CONTRAST} and (self.experiment.shift or self.pictures):
+        if set(found) == {CONTRAST} and (self.experiment.shift or self.experiment.shots or self.pictures):
             raise ConfigError(
-                f"{CONTRAST} is measured without --shift and --plots. Leave them out, or add a method."
+                f"{CONTRAST} is measured without --shift, --shots and --plots. Leave them out, or add "
+                "a method."
             )
         return found
 
@@ -173,6 +184,20 @@ class Campaign:
             variant=settings.variant,
             **options,
         )
+
+    def good_parts(self, test: TestSettings, samples: Samples) -> Samples:
+        """Where references are drawn from: the train split of the test set; nothing where none are wanted."""
+        most = max(self.experiment.shots, default=0)
+        if not most:
+            return ()
+        try:
+            found = self.samples(test.model_copy(update={"splits": ("train",)}))
+        except DataError as error:
+            if error.kind != "empty":
+                raise
+            found = ()
+        check_parts(parts_of(found, samples), most, test.title)
+        return found
 
     @cached_property
     def training_samples(self) -> Samples:
@@ -278,25 +303,55 @@ class Campaign:
     def shift(self, name: str, run: Run, test: TestSettings, samples: Samples, clean: Evaluation) -> Shift:
         """The test set under corruptions; for methods with several seeds the first."""
         assert run.inspector is not None
-        facts = self.facts(name, run, test, samples)
-        folder = self.folder(name, run, test) / "shift"
+        wanted = self.experiment.shift
+        found = evaluate_shift(
+            run.inspector,
+            samples,
+            kinds=tuple(CORRUPTIONS) if wanted == "all" else wanted,
+            clean=clean,
+            through=self.through("shift", name, run, test, samples),
+            facts=self.facts(name, run, test, samples),
+            **self.options(test, samples) | {"draws": 0},
+        )
+        return replace(found, note=note_of(run))
 
-        def through(corruption: str, make: Callable[[], Evaluation]) -> Evaluation:
-            stage = f"{name} on {test.title}, {corruption}"
+    def shots(
+        self, name: str, run: Run, test: TestSettings, samples: Samples, clean: Evaluation, good: Samples
+    ) -> Shots:
+        """The test set beside good parts; for methods with several seeds the first."""
+        assert run.inspector is not None
+        found = evaluate_shots(
+            run.inspector,
+            samples,
+            good,
+            shots=self.experiment.shots,
+            shot_draws=self.experiment.shot_draws,
+            clean=clean,
+            through=self.through("shots", name, run, test, samples, data_facts(good, stamp)),
+            facts=self.facts(name, run, test, samples),
+            **self.options(test, samples) | {"draws": 0},
+        )
+        return replace(found, note=note_of(run))
+
+    def through(
+        self, part: str, name: str, run: Run, test: TestSettings, samples: Samples, *more: Any
+    ) -> Callable[[str, Callable[[], Evaluation]], Evaluation]:
+        """What keeps the evaluations of one run under conditions, each below the folder `part`. more: what
+        they come of besides the test set.
+        """
+        folder = self.folder(name, run, test) / part
+        inputs = [*self.inputs(run, test, samples), self.facts(name, run, test, samples), *more]
+
+        def remembered(condition: str, make: Callable[[], Evaluation]) -> Evaluation:
+            stage = f"{name} on {test.title}, {condition}"
 
             def told() -> Evaluation:
                 self.listener.stage(stage, len(samples))
                 return make()
 
-            whole = [*self.inputs(run, test, samples), facts, corruption]
-            return self.remembered(folder / slug(corruption), stage, whole, told, False)
+            return self.remembered(folder / slug(condition), stage, [*inputs, condition], told, False)
 
-        wanted = self.experiment.shift
-        kinds: dict[str, Any] = {} if wanted == "all" else {"kinds": wanted}
-        options = self.options(test, samples) | kinds | {"draws": 0, "facts": facts}
-        found = evaluate_shift(run.inspector, samples, clean=clean, through=through, **options)
-        note = "" if run.seed is None else f"Of the training with seed {run.seed} alone."
-        return replace(found, note=note)
+        return remembered
 
     def remembered(
         self, folder: Path, stage: str, whole: Any, make: Callable[[], Evaluation], pictures: bool
@@ -353,3 +408,8 @@ class Campaign:
         if test.known is not None:
             return test.known
         return types_of(self.learned_from) or None
+
+
+def note_of(run: Run) -> str:
+    """For tables of one training among several."""
+    return "" if run.seed is None else f"Of the training with seed {run.seed} alone."

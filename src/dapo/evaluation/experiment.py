@@ -23,6 +23,7 @@ from dapo.evaluation.run import DRAWS, Names
 EXPERIMENTS = Path(__file__).parents[1] / "configs" / "experiments"
 MODEL, CONTRAST = "model", "local contrast"  # methods that are none: the model as it is, and classic filters
 GENERATED = "generated"
+SHOT_DRAWS = 3
 
 
 class DataSettings(Settings):
@@ -61,7 +62,11 @@ class Experiment(Settings):
     methods: of `dapo.learning.methods`, or "model" (the model as it is), or "local contrast". seeds: of the
     training of learned methods. train: None when no method learns; dataset "generated" for generated scenes.
     settings: put over each method's own. held_out: types kept from training, and so novel in the test. shift:
-    corruptions to test under as well (see `dapo.corruptions`); "all" for every one. draws: of the bootstrap.
+    corruptions to test under as well (see `dapo.corruptions`); "all" for every one. shots: numbers of good
+    parts to test beside as well (see `dapo.evaluation.shots`), each with so many draws of them (shot_draws).
+    draws: of the bootstrap.
+
+    In a file a test set may also be "EXPERIMENT/TEST SET": as that experiment of the package writes it out.
     """
 
     title: Text
@@ -74,6 +79,8 @@ class Experiment(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     held_out: tuple[Text, ...] = ()
     shift: tuple[Text, ...] | Literal["all"] = ()
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    shot_draws: int = Field(default=SHOT_DRAWS, ge=1)
     draws: int = Field(default=DRAWS, ge=0)
 
     @model_validator(mode="after")
@@ -84,12 +91,21 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _draws_of_something(self) -> Experiment:
+        if "shot_draws" in self.model_fields_set and not any(self.shots):
+            raise ValueError(
+                "shot_draws (--shot-draws) would do nothing without shots (--shots) above 0; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_folder_each(self) -> Experiment:
         """Results are kept by test set, method and seed: two of one name would overwrite each other."""
         named = {
             "test": [folded(test.title) for test in self.test],
             "methods": [folded(method_name(method)) for method in self.methods],
             "seeds": [str(seed) for seed in self.seeds],
+            "shots": [str(k) for k in self.shots],
         }
         for field, names in named.items():
             if twice := repeated(names):
@@ -99,7 +115,7 @@ class Experiment(Settings):
 
     def table_names(self) -> set[str]:
         """Names that tables of this experiment can have."""
-        kinds = ["", " by type", " novel types", " under shift"]
+        kinds = ["", " by type", " novel types", " by shots", " under shift"]
         kinds += [f" under shift, {method}" for method in self.methods]
         return {f"{test.title}{kind}" for test in self.test for kind in kinds}
 
@@ -136,13 +152,42 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
         raise ConfigError(
             f"expected an experiment ({known}) or the path of a YAML file; got {name_or_path!r}"
         )
+    raw = read(path)
+    if isinstance(raw.get("test"), list):
+        raw["test"] = [lent(test, str(path)) if isinstance(test, str) else test for test in raw["test"]]
+    return parse(Experiment, raw, str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What an experiment's file holds. Raises ConfigError, which names it."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} should hold title, methods and test; it holds a {type(raw).__name__}")
-    return parse(Experiment, raw, str(path))
+    return raw
+
+
+def lent(wanted: str, where: str) -> TestSettings:
+    """The test set of "EXPERIMENT/TEST SET", which that experiment of the package must write out: what it
+    borrows itself it does not lend. Raises ConfigError.
+    """
+    name, _, title = wanted.partition("/")
+    if name not in experiment_names():
+        raise ConfigError(
+            f"{where}: test: expected EXPERIMENT/TEST SET with one of {', '.join(experiment_names())}; got "
+            f"{wanted!r}. Correct the name, or write the test set out."
+        )
+    tests = read(EXPERIMENTS / f"{name}.yaml")["test"]
+    own = [parse(TestSettings, test, name) for test in tests if isinstance(test, dict)]
+    found = {test.title: test for test in own}
+    if title not in found:
+        raise ConfigError(
+            f"{where}: test: expected {name}/TEST SET with one that {name} writes out "
+            f"({', '.join(found) or 'none'}); got {wanted!r}. Correct the name, or write the test set out."
+        )
+    return found[title]
 
 
 def experiment_names() -> list[str]:

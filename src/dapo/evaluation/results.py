@@ -1,6 +1,6 @@
 """Results: what a campaign found, and its files.
 
-OUT/tables/*.md, *.csv    mean and spread over the seeds
+OUT/tables/*.md, *.csv    mean and spread over the seeds, or the draws of good parts
 OUT/results.json          everything, with protocols, and the names of the tables; written last
 """
 
@@ -15,6 +15,7 @@ from dapo.evaluation.experiment import Experiment, slug
 from dapo.evaluation.record import make_folder, write_text
 from dapo.evaluation.run import Evaluation, without_nan
 from dapo.evaluation.shift import Shift
+from dapo.evaluation.shots import Shots
 from dapo.evaluation.summary import summary_tables
 from dapo.evaluation.tables import Table
 
@@ -23,13 +24,14 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Results:
-    """evaluations, shifts: {(test set, method): result}. adapted: {method: what was changed to fit}.
+    """evaluations, shifts, shots: {(test set, method): result}. adapted: {method: what was changed to fit}.
     skipped: {training image that could not be used: why}.
     """
 
     experiment: Experiment
     evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     shifts: dict[tuple[str, str], Shift] = field(default_factory=dict)
+    shots: dict[tuple[str, str], Shots] = field(default_factory=dict)
     adapted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -37,7 +39,8 @@ class Results:
     def complaints(self) -> tuple[str, ...]:
         """A sentence for each image that was left out of a training or a test."""
         changed = (found for shift in self.shifts.values() for found in shift.changed.values())
-        tested = (failure for e in (*self.evaluations.values(), *changed) for failure in e.failures)
+        referred = (found for shots in self.shots.values() for found in shots.evaluations.values())
+        tested = (f for e in (*self.evaluations.values(), *changed, *referred) for f in e.failures)
         trained = (
             f"not trained on: {why if path in why else f'{path}: {why}'}"
             for path, why in self.skipped.items()
@@ -45,8 +48,8 @@ class Results:
         return tuple(dict.fromkeys([*trained, *(failure.message for failure in tested)]))
 
     def tables(self) -> dict[str, Table]:
-        """{name: table}: figures by method, types by method, novel types, shift."""
-        return summary_tables(self.evaluations, self.shifts)
+        """{name: table}: figures by method, types by method, novel types, shots, shift."""
+        return summary_tables(self.evaluations, self.shifts, self.shots)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; NaN becomes null."""
@@ -55,7 +58,7 @@ class Results:
             "adapted": {name: list(said) for name, said in self.adapted.items() if said},
             "skipped": self.skipped,
         }
-        for part, rows in (("results", self.evaluations), ("shift", self.shifts)):
+        for part, rows in (("results", self.evaluations), ("shift", self.shifts), ("shots", self.shots)):
             found[part] = [
                 {"test": test, "method": method, **row.to_dict()} for (test, method), row in rows.items()
             ]

@@ -1,4 +1,4 @@
-"""Over seeds: the evaluations of runs that differ in their seed alone, as one with mean and spread."""
+"""Over seeds: the evaluations of runs that differ in one seed alone, as one with mean and spread."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from dapo.metrics.types import mean_of
 
 Fold = Callable[[Sequence[float]], float]
 
+VARIED = {"training_seed": "seeds", "reference_seed": "draws of the good parts"}  # of the protocol: in words
 
-def over_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
+
+def over_seeds(evaluations: Sequence[Evaluation], varied: str = "training_seed") -> Evaluation:
     """Each figure's mean over the runs; confusions and counts are added up.
 
-    `spread` holds the sample standard deviation of the mean's figures; one run alone comes back as it is.
-    Intervals, which speak of one run, are left out; "models" takes the place of the protocol's "model".
-    `failures` are those of all runs. Raises DataError for no run, or runs of other data.
+    varied: the seed of the protocol in which the runs differ, of VARIED. `spread` holds the sample standard
+    deviation of the mean's figures; one run alone comes back as it is. Intervals, which speak of one run, are
+    left out. The protocol holds what the runs share, "models" (each once), "seeds" (the values of `varied`)
+    and "spread_over", these in words. `failures` are those of all runs. Raises DataError for no run, or runs
+    of other data.
     """
     if not evaluations:
         raise DataError("expected at least one evaluation to take the mean of; got none. Run one first.")
@@ -38,15 +42,17 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
         {name: without(row, "intervals") for name, row in evaluation.products.items()}
         for evaluation in evaluations
     ]
+    models = [evaluation.protocol.get("model") for evaluation in evaluations]
     novel = [evaluation.novel for evaluation in evaluations if evaluation.novel is not None]
     return Evaluation(
-        protocol={k: v for k, v in first.protocol.items() if k not in ("model", "training_seed")}
+        protocol={k: v for k, v in first.protocol.items() if all(e.protocol.get(k) == v for e in evaluations)}
         | {
             "images": min(evaluation.protocol["images"] for evaluation in evaluations),
             "failed": max(evaluation.protocol["failed"] for evaluation in evaluations),
             "intervals": None,
-            "models": [evaluation.protocol.get("model") for evaluation in evaluations],
-            "seeds": [evaluation.protocol.get("training_seed") for evaluation in evaluations],
+            "models": [model for i, model in enumerate(models) if model not in models[:i]],
+            "seeds": [evaluation.protocol.get(varied) for evaluation in evaluations],
+            "spread_over": VARIED[varied],
             "config_hash": "+".join(
                 dict.fromkeys(str(e.protocol.get("config_hash", "-")) for e in evaluations)
             ),

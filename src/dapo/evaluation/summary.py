@@ -7,14 +7,20 @@ from collections.abc import Mapping
 
 from dapo.evaluation.run import Evaluation
 from dapo.evaluation.shift import COLUMNS, Shift
-from dapo.evaluation.tables import FIGURES, INTERVALS, TYPE_FIGURES, Table, at, shown, warnings_of
+from dapo.evaluation.shots import Shots
+from dapo.evaluation.tables import FIGURES, TYPE_FIGURES, Table, at, figure_table, shown, warnings_of
 
 Results = Mapping[tuple[str, str], Evaluation]
+Rows = dict[tuple[str, ...], Evaluation]
 NOVEL = {path: TYPE_FIGURES[path] for path in (("localisation_auroc",), ("pixel", "auroc"), ("pixel", "f1"))}
 
 
-def summary_tables(evaluations: Results, shifts: Mapping[tuple[str, str], Shift]) -> dict[str, Table]:
-    """{name: table}: for each test set figures and types by method; novel types and shift where asked."""
+def summary_tables(
+    evaluations: Results,
+    shifts: Mapping[tuple[str, str], Shift],
+    shots: Mapping[tuple[str, str], Shots],
+) -> dict[str, Table]:
+    """{name: table}: for each test set figures and types by method; novel types, shots, shift where asked."""
     found: dict[str, Table] = {}
     for test in dict.fromkeys(test for test, _ in evaluations):
         own = {method: evaluation for (name, method), evaluation in evaluations.items() if name == test}
@@ -23,6 +29,9 @@ def summary_tables(evaluations: Results, shifts: Mapping[tuple[str, str], Shift]
             found[f"{test} by type"] = type_method_table(test, own)
         if any(evaluation.novel for evaluation in own.values()):
             found[f"{test} novel types"] = novel_method_table(test, own)
+        referred = {method: found for (name, method), found in shots.items() if name == test}
+        if referred:
+            found[f"{test} by shots"] = shots_method_table(test, referred)
         moved = {method: shift for (name, method), shift in shifts.items() if name == test}
         if moved:
             found[f"{test} under shift"] = shift_method_table(test, moved)
@@ -32,19 +41,9 @@ def summary_tables(evaluations: Results, shifts: Mapping[tuple[str, str], Shift]
 
 
 def method_table(test: str, evaluations: Mapping[str, Evaluation]) -> Table:
-    """A row a method; "0.718 ± 0.012" over seeds, "0.718 (0.65-0.79)" with the interval of a single run."""
-    kept = [
-        path
-        for path in FIGURES
-        if any(not math.isnan(at(evaluation.mean, path)) for evaluation in evaluations.values())
-    ]
-    rows = tuple(
-        (method, seeds_of(evaluation), *(cell(evaluation, path) for path in kept))
-        for method, evaluation in evaluations.items()
-    )
-    return Table(
-        test, ("method", "seeds", *(FIGURES[path] for path in kept)), rows, protocol_note(evaluations)
-    )
+    """A row a method."""
+    rows: Rows = {(method, seeds_of(evaluation)): evaluation for method, evaluation in evaluations.items()}
+    return figure_table(test, ("method", "seeds"), rows, protocol_note(evaluations))
 
 
 def seeds_of(evaluation: Evaluation) -> str:
@@ -52,15 +51,6 @@ def seeds_of(evaluation: Evaluation) -> str:
     if evaluation.spread is not None:
         return str(len(evaluation.protocol["seeds"]))
     return "-" if evaluation.protocol.get("training_seed") is None else "1"
-
-
-def cell(evaluation: Evaluation, path: tuple[str, str]) -> str:
-    value = shown(at(evaluation.mean, path))
-    if evaluation.spread is not None:
-        deviation = at(evaluation.spread, path)
-        return value if math.isnan(deviation) else f"{value} ± {deviation:.3f}"
-    low, high = evaluation.mean.get("intervals", {}).get(INTERVALS.get(path, ""), (math.nan, math.nan))
-    return value if math.isnan(low) else f"{value} ({low:.2f}-{high:.2f})"
 
 
 def protocol_note(evaluations: Mapping[str, Evaluation]) -> str:
@@ -75,7 +65,8 @@ def protocol_note(evaluations: Mapping[str, Evaluation]) -> str:
         parts.append(f"on {protocol['instead']} in place of the experiment's model")
     parts += sorted({f"WARNING: {said}" for e in evaluations.values() for said in warnings_of(e)})
     if any(evaluation.spread is not None for evaluation in evaluations.values()):
-        parts.append("± = standard deviation over seeds")
+        over = {e.protocol["spread_over"]: None for e in evaluations.values() if e.spread is not None}
+        parts.append(f"± = standard deviation over {' and '.join(over)}")
     if any(evaluation.mean.get("intervals") for evaluation in evaluations.values()):
         unit = next(e.protocol["intervals"] for e in evaluations.values() if e.protocol.get("intervals"))
         parts.append(f"in brackets {unit}")
@@ -129,6 +120,19 @@ def novel_method_table(test: str, evaluations: Mapping[str, Evaluation]) -> Tabl
     novel = (next(iter(named.values())).novel or {})["novel"]["types"]
     note = f"Novel types, absent from training: {', '.join(novel) or 'none'}."
     return Table(f"{test}, known and novel types", tuple(head), rows, note)
+
+
+def shots_method_table(test: str, shots: Mapping[str, Shots]) -> Table:
+    """A row for each method and k: mean and spread over the draws of the good parts."""
+    rows: Rows = {
+        (method, str(k), str(len(evaluation.protocol.get("seeds", [0]))) if k else "-"): evaluation
+        for method, own in shots.items()
+        for k, evaluation in own.evaluations.items()
+    }
+    shared = protocol_note({" ".join(names): evaluation for names, evaluation in rows.items()})
+    note = " ".join([shared, *dict.fromkeys(own.note for own in shots.values() if own.note)])
+    title = f"{test}, beside k good parts of the train split"
+    return figure_table(title, ("method", "k", "draws"), rows, note)
 
 
 def shift_method_table(test: str, shifts: Mapping[str, Shift]) -> Table:

@@ -98,9 +98,34 @@ def product_table(evaluation: Evaluation) -> Table:
     if intervals:
         cells.append(("95 % interval", *(interval(intervals, path) for path in kept)))
     if evaluation.spread is not None:
-        seeds = len(evaluation.protocol["seeds"])
-        cells.append((f"± over {seeds} seeds", *(shown(at(evaluation.spread, path)) for path in kept)))
+        runs = f"{len(evaluation.protocol['seeds'])} {evaluation.protocol['spread_over']}"
+        cells.append((f"± over {runs}", *(shown(at(evaluation.spread, path)) for path in kept)))
     return Table("Products", ("product", *(FIGURES[path] for path in kept)), tuple(cells))
+
+
+def figure_table(
+    title: str, head: Sequence[str], rows: Mapping[tuple[str, ...], Evaluation], note: str = ""
+) -> Table:
+    """A row an evaluation under what names it: "0.718 ± 0.012" over seeds, "0.718 (0.65-0.79)" with the
+    interval of a single run. Columns without a figure are left out.
+    """
+    kept = [
+        path
+        for path in FIGURES
+        if any(not math.isnan(at(evaluation.mean, path)) for evaluation in rows.values())
+    ]
+    cells = tuple((*names, *(cell(evaluation, path) for path in kept)) for names, evaluation in rows.items())
+    return Table(title, (*head, *(FIGURES[path] for path in kept)), cells, note)
+
+
+def cell(evaluation: Evaluation, path: tuple[str, str]) -> str:
+    """A figure of the mean with its spread or interval, where it has one."""
+    value = shown(at(evaluation.mean, path))
+    if evaluation.spread is not None:
+        deviation = at(evaluation.spread, path)
+        return value if math.isnan(deviation) else f"{value} ± {deviation:.3f}"
+    low, high = evaluation.mean.get("intervals", {}).get(INTERVALS.get(path, ""), (math.nan, math.nan))
+    return value if math.isnan(low) else f"{value} ({low:.2f}-{high:.2f})"
 
 
 def interval(intervals: Mapping[str, Sequence[float]], path: tuple[str, str]) -> str:
@@ -168,6 +193,7 @@ def protocol_line(evaluation: Evaluation) -> str:
     trained_on = dict.fromkeys(name for model in models for name in model.get("training_data", ()))
     parts += [f"trained on {', '.join(trained_on)}"] if trained_on else []
     parts += [f"names: {protocol['names']}"] if "names" in protocol else []
+    parts += [f"references: {protocol['shots']} good parts a product"] if protocol.get("shots") else []
     parts += [str(protocol[key]) for key in ("intervals", "corruption", "note") if protocol.get(key)]
     parts += [f"data licence: {protocol['licence']}"] if protocol.get("licence") else []
     return "; ".join([*parts, f"configuration {protocol.get('config_hash', '-')}"])
