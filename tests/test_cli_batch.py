@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -271,3 +273,96 @@ def test_what_was_written_is_a_data_set(inspect: Run) -> None:
     for name, folder in (("coco", "coco"), ("yolo", "yolo"), ("label_studio", "label-studio")):
         result = CliRunner().invoke(main, [*check, name, "--data", str(OUT / folder)])
         assert result.exit_code == 0, (name, result.output)
+
+
+# what comes in
+
+
+def drawn() -> np.ndarray:
+    """A grey ramp (24, 32) uint8."""
+    return np.tile(np.linspace(20, 230, 32, dtype=np.uint8), (24, 1))
+
+
+def test_every_kind_of_picture_is_taken(inspect: Run) -> None:
+    grey = drawn()
+    rgb, folder = Image.fromarray(np.stack([grey] * 3, axis=2)), Path("kinds")
+    folder.mkdir()
+    for name in ("a.jpg", "a.png", "a.bmp", "a.tif", "a.webp"):
+        rgb.save(folder / name)
+    for mode, name in (("L", "grey.jpg"), ("LA", "la.png"), ("RGBA", "rgba.webp"), ("P", "p.png")):
+        rgb.convert(mode).save(folder / name)
+    for name in ("cmyk.jpg", "cmyk.tif"):
+        rgb.convert("CMYK").save(folder / name)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(grey.astype(np.uint16) * 257).save(folder / name)
+    Image.fromarray(grey.astype(np.float32) / 255).save(folder / "float.tif")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    rgb.save(folder / "turned.jpg", exif=turned)
+    rgb.save(folder / "pages.tif", save_all=True, append_images=[rgb])
+    found = inspect(folder)
+    taken = {Path(record["image"]).name: record for record in records() if "kinds" in record["image"]}
+    pages = {"pages.tif#page=1", "pages.tif#page=2"}
+    assert set(taken) == {path.name for path in folder.iterdir()} - {"pages.tif"} | pages, found.output
+    assert all("error" not in record for record in taken.values()), found.stderr
+    assert (taken["turned.jpg"]["height"], taken["turned.jpg"]["width"]) == (32, 24)
+    same = {
+        name: record["score"] for name, record in taken.items() if name.endswith((".png", ".bmp", ".tif"))
+    }
+    assert max(same.values()) - min(same.values()) < 0.02, "the ramp is the ramp"
+
+
+def spoiled(folder: Path) -> dict[str, str]:
+    """Files that cannot be inspected, and a word that each refusal must have."""
+    picture, whole = Image.fromarray(drawn()), {}
+    for kind in ("png", "jpg", "bmp", "webp", "tif"):
+        picture.save(folder / f"cut.{kind}")
+        whole[kind] = (folder / f"cut.{kind}").read_bytes()
+        (folder / f"cut.{kind}").write_bytes(whole[kind][: len(whole[kind]) * 2 // 3])
+    size = bytes(4) + (24).to_bytes(4, "big")
+    header = b"IHDR" + size + whole["png"][24:29]
+    for name, body in (
+        ("zero.png", header),
+        ("bomb.png", header.replace(size, (60_000).to_bytes(4, "big") * 2)),
+    ):
+        crc = zlib.crc32(body).to_bytes(4, "big")
+        (folder / name).write_bytes(whole["png"][:12] + body + crc + whole["png"][33:])
+    (folder / "start.tif").write_bytes(whole["tif"][:12])
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("no picture")
+    broken = drawn().astype(np.float32) / 255
+    broken[3, 4] = np.nan
+    Image.fromarray(broken).save(folder / "nan.tif")
+    Image.fromarray(drawn().astype(np.float32)).save(folder / "levels.tif")
+    picture.crop((0, 0, 1, 1)).save(folder / "one.png")
+    return {
+        "cut.png": "ends early or is damaged",
+        "cut.jpg": "damaged",
+        "cut.bmp": "ends early or is damaged",
+        "cut.tif": "damaged",
+        "cut.webp": "header is damaged, cut off or tells 0 pixels",
+        "start.tif": "came a TIFF that is damaged or of a rare kind",
+        "zero.png": "tells 0 pixels",
+        "bomb.png": "at most 200,000,000 pixels, came 60000 x 60000",
+        "empty.png": "0 bytes",
+        "text.png": "10 bytes of something else",
+        "nan.tif": "1 NaN or infinite of 768",
+        "levels.tif": "from 0 to 1, came 20 to 230; scale them, or use uint8",
+        "one.png": "at least 8 pixels a side, came 1 x 1",
+    }
+
+
+@pytest.mark.filterwarnings("error")  # Pillow warns of what it meets in damaged files
+def test_each_refusal_is_one_clear_line(inspect: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    words = spoiled(folder)
+    found = inspect(folder)
+    assert found.exit_code == 1
+    lines = {Path(line.split("'")[1]).name: line for line in found.stderr.splitlines()}
+    assert len(found.stderr.splitlines()) == len(words) + 1 == len(lines), "and that of the usual broken file"
+    for name, word in words.items():
+        line = lines[name]
+        assert line.startswith(f"dapo: '{folder / name}': expected "), line
+        assert word in line and ", came " in line and "; " in line, line
+    assert sum("error" in record for record in records()) == len(lines)

@@ -27,7 +27,7 @@ EMBEDDED = PACKAGE / "embedded" / "config.json"
 RINGS = (
     ("errors", "config", "vocabulary", "whole"),
     (
-        *("images", "tiles", "roi", "masks", "corruptions", "inspection", "regions"),
+        *("pages", "images", "tiles", "roi", "masks", "corruptions", "inspection", "regions"),
         *("calibration", "metrics", "data", "writers"),
     ),
     ("model",),

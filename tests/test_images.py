@@ -103,9 +103,9 @@ def test_damaged_exif_counts_as_upright(gradient: np.ndarray) -> None:
     np.testing.assert_array_equal(load_image(data), gradient)
 
 
-def test_first_page_of_a_tiff_and_first_frame_of_a_gif(tmp_path: Path) -> None:
+def test_of_an_animation_the_first_frame(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
-    for name in ("pages.tif", "frames.gif", "frames.webp"):
+    for name in ("frames.gif", "frames.webp"):
         options = {"lossless": True} if name.endswith("webp") else {}
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], **options)
         assert load_image(tmp_path / name)[5, 5].tolist() == [255, 0, 0], name
@@ -340,6 +340,9 @@ def test_a_file_cut_in_the_middle(tmp_path: Path, kind: str) -> None:
     (tmp_path / "cut.bin").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError) as caught:
         load_image(tmp_path / "cut.bin")
+    assert (
+        kind != "TIFF" or "a TIFF that is damaged" in str(caught.value) or "ends early" in str(caught.value)
+    )
     # The directory of a TIFF may lie behind its pixels: then nothing says that it was cut.
     assert caught.value.kind in ({"truncated", "unreadable"} if kind in ("TIFF", "PPM") else {"truncated"})
     assert "cut.bin" in str(caught.value)

@@ -207,13 +207,14 @@ def test_streams_read_only_a_little_ahead(inspector: Inspector, monkeypatch: pyt
             asked += 1
             yield picture(seed=asked)
 
+    before = set(threading.enumerate())
     results = inspector.stream(endless(), batch_size=4)
     assert asked == 0
     for _ in range(5):
         next(results)
     assert asked <= 4 + 4 + module.AHEAD
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dapo-read")]
+    assert not {thread.name for thread in set(threading.enumerate()) - before}
     # Large photographs make smaller batches: here each fills one.
     monkeypatch.setattr(module, "BATCH_PIXELS", 60 * 90)
     sizes: list[int] = []

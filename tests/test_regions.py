@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage import measure
 
+from dapo.inspection import Region
 from dapo.masks import decode_rle, encode_rle, ring_area, trace_outlines
 from dapo.regions import find_regions
 
@@ -138,6 +141,71 @@ def test_specks_are_left_out() -> None:
     anomaly[30, 30] = 1.0
     assert len(find_regions(anomaly, {}, threshold=0.5, min_area_px=1)) == 2
     assert len(find_regions(anomaly, {}, threshold=0.5, min_area_px=2)) == 1
+
+
+def dotted(gap: int, weak: float, types: tuple[str, ...] = ("scratch",) * 5) -> dict[str, Any]:
+    """Maps of a scratch of five dashes, 6 pixels long and `gap` apart; the map is `weak` between them."""
+    anomaly = np.zeros((20, 120), np.float32)
+    anomaly[10, 5 : 5 + 5 * 6 + 4 * gap] = weak
+    maps = {name: np.zeros_like(anomaly) for name in types}
+    for number, name in enumerate(types):
+        dash = (slice(10, 12), slice(5 + number * (6 + gap), 11 + number * (6 + gap)))
+        anomaly[dash] = 0.9
+        maps[name][dash] = 0.8
+    return {"anomaly_map": anomaly, "type_maps": maps, "threshold": 0.5}
+
+
+@pytest.mark.parametrize("gap", [3, 5])
+def test_fragments_of_one_flaw_are_one_region(gap: int) -> None:
+    drawn = dotted(gap, weak=0.3)
+    assert len(find_regions(**drawn)) == 5
+    (region,) = find_regions(**drawn, bridge=0.2)
+    assert (region.type, region.area_px) == ("scratch", 5 * 12)
+    assert region.bbox == (5, 10, 5 * 6 + 4 * gap, 2)
+    np.testing.assert_array_equal(region.mask, drawn["anomaly_map"] > 0.5)
+    assert region.score == pytest.approx(0.9) and region.margin == pytest.approx(0.8)
+    assert len(region.polygon) == 5, "the gaps stay gaps"
+    again = Region.from_dict(region.to_dict("both"), region.size)
+    np.testing.assert_array_equal(again.mask, region.mask)
+
+
+def test_flaws_apart_stay_apart() -> None:
+    assert len(find_regions(**dotted(8, weak=0.3), bridge=0.2)) == 5, "further apart than they are long"
+    assert len(find_regions(**dotted(3, weak=0.1), bridge=0.2)) == 5, "nothing between them"
+    types = ("scratch", "scratch", "pit", "scratch", "scratch")
+    found = find_regions(**dotted(3, weak=0.3, types=types), bridge=0.2)
+    assert sorted((one.type, one.area_px) for one in found) == [("pit", 12), ("scratch", 24), ("scratch", 24)]
+
+
+def test_a_long_scratch_does_not_swallow_a_far_speck() -> None:
+    """The smaller of two decides how long a gap may be."""
+    anomaly = np.full((20, 90), 0.3, np.float32)
+    anomaly[10, 5:65], anomaly[10, 75:78] = 0.9, 0.9
+    maps = {"scratch": (anomaly > 0.5).astype(np.float32)}
+    assert len(find_regions(anomaly, maps, threshold=0.5, bridge=0.2)) == 2
+    anomaly[10, 66:69] = 0.9
+    maps = {"scratch": (anomaly > 0.5).astype(np.float32)}
+    assert sorted(one.area_px for one in find_regions(anomaly, maps, threshold=0.5, bridge=0.2)) == [3, 63]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 0.8), st.floats(0.0, 0.3))
+@settings(max_examples=60, deadline=None)
+def test_joining_moves_no_pixel_and_changes_no_name(seed: int, threshold: float, drop: float) -> None:
+    anomaly = smooth(seed, 64, 8)
+    maps = {name: smooth(seed + i + 1, 64, 8) for i, name in enumerate(["dent", "stain"])}
+    single = find_regions(anomaly, maps, threshold=threshold)
+    joined = find_regions(anomaly, maps, threshold=threshold, bridge=threshold - drop)
+    assert len(joined) <= len(single)
+    assert sum(one.area_px for one in joined) == sum(one.area_px for one in single)
+    for whole in joined:
+        inside = [one for one in single if whole.mask[one.mask].any()]
+        assert all(one.type == whole.type and whole.mask[one.mask].all() for one in inside)
+        assert sum(one.area_px for one in inside) == whole.area_px
+
+
+def test_a_bridge_is_weaker_than_a_region() -> None:
+    with pytest.raises(ValueError, match=r"bridge must not be above low, 0\.5; got 0\.6"):
+        find_regions(**dotted(3, 0.3), bridge=0.6)
 
 
 def test_score_is_the_mean_of_the_top_tenth() -> None:

@@ -114,6 +114,14 @@ def test_a_click_opens_the_large_view_with_regions(page: Any) -> None:
     assert not dialog.is_visible()
 
 
+def test_scores_of_picture_and_regions_are_told_apart(page: Any) -> None:
+    page.locator("tbody tr", has_text="part_10").click()
+    assert "a region is judged on its own pixels" in page.locator("#told").inner_text()
+    page.keyboard.press("Escape")
+    page.locator("tbody tr", has_text="part_9").click()
+    assert "own pixels" not in page.locator("#told").inner_text(), "a good part has no region"
+
+
 def test_layers_switch_between_outlines_heat_and_photo(page: Any) -> None:
     page.locator("tbody tr", has_text="owned").click()
     outlines, heat = page.locator("#place svg"), page.locator("#place .heat")
@@ -186,6 +194,11 @@ def test_on_paper_there_are_rows_and_no_controls(page: Any) -> None:
     page.emulate_media(media="print")
     assert page.locator("tbody tr:visible").count() == 4
     assert not page.locator(".filters").is_visible()
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4: rows are cards, over which no headings stand
+    assert not page.locator("#images thead").is_visible()
+    assert page.locator("tbody tr:visible").count() == 4
+    page.set_viewport_size({"width": 1123, "height": 794})
+    assert page.locator("#images thead").is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 

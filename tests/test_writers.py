@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from results import TYPES, inspected
 
-from dapo.inspection import Failure
+from dapo.inspection import Failure, Inspection
 from dapo.vocabulary import Vocabulary
 from dapo.writers import HeatmapWriter, HtmlReport, JsonlWriter, OverlayWriter, compare, draw_overlay
 from dapo.writers import html as html_module
-from dapo.writers.frame import legend_entries, two_scores
+from dapo.writers.frame import MIN_WIDTH, TWO_JUDGEMENTS, draw_legend, legend_entries, two_scores
 from dapo.writers.heatmap import draw_heatmap, heat_colours
 from dapo.writers.labels import place_labels
 from dapo.writers.lettering import fit, lettering, width_of
@@ -287,6 +287,20 @@ def test_the_legend_lists_what_was_found_first() -> None:
     assert [entry.colour for entry in entries] == [UNKNOWN_COLOUR, OKABE_ITO[2]]
     faint = replace(inspected(spots=()), types={"dent": 0.3, "crack": 0.01, "stain": 0.4})
     assert [entry.name for entry in legend_entries(faint, Palette(faint.types))] == ["stain", "dent"]
+
+
+def test_the_legend_says_what_its_scores_are_where_regions_have_others() -> None:
+    flawed, good = inspected(size=(200, 600)), inspected(spots=(), size=(200, 600))
+
+    def legend(result: Inspection) -> Image.Image:
+        return draw_legend(result, legend_entries(result, Palette(result.types)), 600, 1.0)
+
+    whole, bare = legend(flawed), legend(replace(flawed, types={}))
+    assert whole.height == bare.height + 18, "a line more; none without the scores it is about"
+    assert legend(good).height < whole.height, "nor without regions"
+    line = np.asarray(whole.crop((0, whole.height - 42, 600, whole.height - 24)))
+    assert (line > 120).any(axis=(0, 2))[14:300].mean() > 0.4, "letters, from the left edge on"
+    assert width_of(TWO_JUDGEMENTS, 12) <= MIN_WIDTH - 28, "and all of them on the narrowest overlay"
 
 
 def test_close_scores_are_told_apart() -> None:

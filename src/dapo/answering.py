@@ -28,6 +28,7 @@ from dapo.roi import resize_mask
 
 CANVAS_VALUES = 24_000_000  # map values among which regions are looked for, 100 MB: 25 types of a megapixel
 GROWS = 1.5  # log-odds below the limit; maps fused with references fall steeply
+BRIDGED = 0.5  # log-odds below what a region grows down to: how weak the map may be between its fragments
 STANDS_OUT = 0.98  # of the map's peak, where nothing reaches the limit: restoring lowers a peak a little
 
 Map = npt.NDArray[np.float32]
@@ -226,6 +227,7 @@ def regions_of(
         dict(zip(names, restore_map(raw.types, rows, columns), strict=True)),
         threshold=high,
         low=low,
+        bridge=lowered(high if low is None else low, BRIDGED),
         min_area_px=smallest,
         size=(window.height, window.width),
         **unknown_of(raw, rows, columns, rule),
@@ -237,7 +239,12 @@ def regions_of(
 
 def grown(high: float) -> float:
     """Anomaly value down to which a region grows that began at `high`, on a calibrated map."""
-    return float(1 / (1 + np.exp(GROWS - log_odds(high))))
+    return lowered(high, GROWS)
+
+
+def lowered(value: float, step: float) -> float:
+    """An anomaly value `step` log-odds lower."""
+    return float(1 / (1 + np.exp(step - log_odds(value))))
 
 
 def unknown_of(raw: Raw, rows: int, columns: int, rule: Rule) -> dict[str, Any]:

@@ -7,9 +7,9 @@ is a fact of each model and happens there. ``restore_map`` takes patch maps back
 ``expand_paths`` turns folders and globs into a list of files. NumPy and Pillow only.
 
 Values: uint8 is 0-255, uint16 is 0-65535 (12-bit data in a 16-bit file stay dark: multiply by 16 first), bool
-is black and white, float is 0..1. Other integers are refused, never guessed. Of a file with several pages or
-frames (TIFF, GIF, WebP) the first is used. Pillow reads RGB with 16 bits a channel by the high byte, at most
-one grey level of 255 away from rounding.
+is black and white, float is 0..1. Other integers are refused, never guessed. Each page of a TIFF is a picture
+with a name of its own (``pages``); of an animation (GIF, WebP) the first frame is used. Pillow reads RGB with
+16 bits a channel by the high byte, at most one grey level of 255 away from rounding.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dapo.errors import ConfigError, InputError
+from dapo.pages import page_name, page_numbers, pages_of, split_page
 
 __all__ = [
     "EXTENSIONS",
@@ -53,10 +54,12 @@ MAX_ASPECT = 4.0  # long side : short side that ``prepare`` keeps; beyond it the
 FLOAT_SLACK = 1e-3  # a quarter of a grey level: what resizing and float16 leave outside 0..1
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
+UNNAMED = "image data"  # what messages call bytes without a file name
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # Pillow's names; no other is ever decoded
 
 # A file's first bytes: it was an image once, so a header that cannot be read is damage.
 _SIGNATURES = {b"\x89PN": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF": "GIF", b"RIF": "WebP"}
+_TIFF = (b"II*", b"MM\0")  # but a TIFF may also be of a kind that Pillow does not read
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _UPRIGHT = {
@@ -74,15 +77,16 @@ _LYING = (5, 6, 7, 8)  # orientations that swap width and height
 def load_image(source: object, *, max_pixels: int = MAX_PIXELS) -> RGB:
     """Any picture as uint8 RGB (h, w, 3): a fresh, writable array, upright, transparency laid over white.
 
-    ``source``: a path; the bytes of an image file; a PIL image (its current frame, turned by its EXIF
-    orientation); an array (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA; a torch tensor of those shapes
-    or with channels first. Raises ``InputError`` with its ``kind``. A picture of more than ``max_pixels`` is
+    ``source``: a path, or ``FILE#page=2`` for a page of a TIFF; the bytes of an image file; a PIL image (its
+    current frame, turned by its EXIF orientation); an array (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4)
+    RGBA; a torch tensor of those shapes or with channels first. Raises ``InputError`` with its ``kind``, also
+    for a TIFF of several pages of which none is named. A picture of more than ``max_pixels`` is
     refused by its header, before anything is decoded.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source), max_pixels, _from_pillow)
+        return _from_file(source, max_pixels, _from_pillow)
     if isinstance(source, bytes):
-        return _from_stream(BytesIO(source), "image data", len(source), max_pixels, _from_pillow)
+        return _from_stream(BytesIO(source), UNNAMED, len(source), None, max_pixels, _from_pillow)
     if isinstance(source, Image.Image):
         return _from_pillow(source, f"PIL image of mode {source.mode}", max_pixels)
     if hasattr(source, "detach") and hasattr(source, "cpu"):
@@ -95,7 +99,7 @@ def load_image(source: object, *, max_pixels: int = MAX_PIXELS) -> RGB:
 
 def image_size(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) that ``load_image`` would give, from the file's header; ``InputError`` as there."""
-    return _from_file(Path(path), max_pixels, _size_of_pillow)
+    return _from_file(path, max_pixels, _size_of_pillow)
 
 
 def prepare(
@@ -147,9 +151,10 @@ def expand_paths(paths: PathLike | Iterable[PathLike], recursive: bool = True) -
 
     A folder gives its files with one of ``EXTENSIONS`` (in any case), those below it too if ``recursive``;
     hidden files and folders are skipped, links to folders not followed. A file named outright is kept
-    whatever its extension. ``*``, ``?``, ``[...]`` and ``**`` are expanded here too (Windows shells do not do
-    it), unless a file of that very name exists. Raises ``InputError``: kind "missing" for no such file and
-    for a folder or glob without images, "unreadable" for a folder that may not be listed.
+    whatever its extension. A TIFF of several pages gives each of them (``pages.pages_of``). ``*``, ``?``,
+    ``[...]`` and ``**`` are expanded here too (Windows shells do not do it), unless a file of that very name
+    exists. Raises ``InputError``: kind "missing" for no such file and for a folder or glob without images,
+    "unreadable" for a folder that may not be listed.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -162,7 +167,7 @@ def expand_paths(paths: PathLike | Iterable[PathLike], recursive: bool = True) -
             raise _refusal(
                 "missing", f"'{entry}'", "a file, folder or glob", came, "check the path"
             ) from error
-        for path in files:
+        for path in (page for file in files for page in pages_of(file)):
             found.setdefault(os.path.normcase(path.absolute()), path)
     return list(found.values())
 
@@ -174,8 +179,9 @@ def _refusal(kind: str, name: str, expected: str, came: str, advice: str) -> Inp
 # Files and PIL images
 
 
-def _from_file(path: Path, max_pixels: int, read: Callable[[Image.Image, str, int], Found]) -> Found:
-    name = f"'{path}'"
+def _from_file(source: PathLike, max_pixels: int, read: Callable[[Image.Image, str, int], Found]) -> Found:
+    file, page = split_page(source)
+    path, name = Path(file), f"'{Path(source)}'"
     try:
         status = path.stat()
     except PermissionError as error:
@@ -190,7 +196,7 @@ def _from_file(path: Path, max_pixels: int, read: Callable[[Image.Image, str, in
         raise _refusal("unreadable", name, "an image file", "a device or pipe", "save the image to a file")
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, name, status.st_size, max_pixels, read)
+            return _from_stream(stream, name, status.st_size, page, max_pixels, read)
     except OSError as error:
         advice = "check its permissions and the drive"
         raise _refusal("unreadable", name, "a file to read", str(error.strerror), advice) from error
@@ -200,24 +206,50 @@ def _from_stream(
     stream: IO[bytes],
     name: str,
     n_bytes: int,
+    page: int | None,
     max_pixels: int,
     read: Callable[[Image.Image, str, int], Found],
 ) -> Found:
     if n_bytes == 0:
         raise _refusal("empty", name, "an image", "0 bytes", "copy or record it again")
-    known = _SIGNATURES.get(stream.read(3))
+    start = stream.read(3)
+    known = _SIGNATURES.get(start)
     stream.seek(0)
     with _OWN_PIXEL_LIMIT:
         try:
             image = Image.open(stream, formats=FORMATS)
         except Exception as error:  # decoders raise whatever a damaged header leads them into
             if known:
-                came = f"the start of a {known} file with a damaged header"
+                came = f"a {known} file whose header is damaged, cut off or tells 0 pixels"
                 raise _refusal("truncated", name, "a whole image", came, "copy or record it again") from error
             wanted, came = f"an image ({', '.join(FORMATS)})", f"{n_bytes} bytes of something else"
+            if start in _TIFF:
+                came = "a TIFF that is damaged or of a rare kind (such as floats in colour)"
             raise _refusal("unreadable", name, wanted, came, "export the picture as PNG") from error
         with image:
+            _turn_to(image, page, name)
             return read(image, name, max_pixels)
+
+
+def _turn_to(image: Image.Image, page: int | None, name: str) -> None:
+    """Opens the page asked for; without one, the only one there is."""
+    numbers = page_numbers(image)
+    if page is None and len(numbers) > 1:
+        first = page_name(name.strip("'"), numbers[0])
+        advice = f"name one, such as '{first}', or list them with dapo.images.expand_paths"
+        if name == UNNAMED:
+            advice = "send each page as a picture of its own"
+        raise _refusal("shape", name, "one picture", f"a TIFF of {len(numbers)} pages", advice)
+    if page is not None and page not in numbers:
+        few = len(numbers) < 10
+        wanted = f"page {', '.join(map(str, numbers)) if few else f'{numbers[0]} to {numbers[-1]}'}"
+        raise _refusal("missing", name, wanted, f"page {page}", "name a page that the file has")
+    try:
+        if (number := page or numbers[0]) > 1:
+            image.seek(number - 1)
+    except Exception as error:  # as above
+        came = "a file that ends before this page or is damaged there"
+        raise _refusal("truncated", name, "a whole page", came, "copy or record it again") from error
 
 
 class _OwnPixelLimit:
@@ -342,7 +374,7 @@ def _levels(array: Array, name: str) -> npt.NDArray[np.uint8]:
         came = f"{array.size - np.isfinite(array).sum()} NaN or infinite of {array.size}"
         raise _refusal("not_finite", name, "finite values", came, "replace them first")
     if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
-        advice = "scale them, or pass uint8 if they mean 0 to 255"
+        advice = "scale them, or use uint8 if they mean 0 to 255"
         raise _refusal("range", name, "float values from 0 to 1", f"{low:g} to {high:g}", advice)
     unit: npt.NDArray[np.float32] = array.astype(np.float32).clip(0, 1)
     return np.rint(unit * 255).astype(np.uint8)
@@ -362,7 +394,7 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
     if min(height, width) < MIN_SIDE:
         raise _refusal("too_small", name, f"at least {MIN_SIDE} pixels a side", came, "use a larger picture")
     if height * width > max_pixels:
-        advice = "cut it into tiles, or raise max_pixels if the file is to be trusted"
+        advice = "cut it into smaller pictures, or load it in Python with a larger max_pixels if you trust it"
         raise _refusal("too_large", name, f"at most {max_pixels:,} pixels", came, advice)
 
 
@@ -392,8 +424,8 @@ def _expand(entry: str, recursive: bool) -> list[Path]:
     if path.is_dir():
         files = _files_below(path, recursive)
         came = "a folder without any" + ("" if recursive else "; folders below it are left out")
-    elif path.is_symlink() or path.exists():  # a broken link too: loading it says what is wrong
-        return [path]
+    elif path.is_symlink() or os.path.exists(split_page(entry)[0]):
+        return [path]  # a broken link too: loading it says what is wrong
     elif glob.has_magic(entry):
         files = _files_matching(entry, recursive)
         came = "a pattern that matches none"

@@ -46,7 +46,7 @@ Shape: TypeAlias = 'Literal["polygon", "rle", "both"]'  # how a record outlines 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One flaw: a connected set of pixels with a type and a score.
+    """One flaw: pixels with a type and a score, connected or in fragments with small gaps between them.
 
     ``crop`` is the mask inside ``bbox`` and ``size`` the image's (h, w): a region of a large image stays
     small. ``score`` and ``margin`` are in [0, 1]; the margin is the lead of the type over the runner-up.

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -152,12 +153,14 @@ def command(
     """Find flaws in images and name them.
 
     PATH is an image, a folder (searched with its subfolders) or a pattern such as "parts/*.png"; - reads a
-    list of paths from stdin, one a line. Writes results.jsonl, report.html and the pictures into --out; what
-    each format holds is told in docs/formats.md.
+    list of paths from stdin, one a line. Each page of a TIFF is an image, named stack.tif#page=2. Writes
+    results.jsonl, report.html and the pictures into --out; what each format holds is told in docs/formats.md.
 
     A file that cannot be inspected is named, the others are done, and the exit code is 1. --shard 2/4 does
     the second quarter of the list, also beside the others; --resume without --shard then joins the parts.
     """
+    context.with_resource(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged files, which are named as failures
     words = chosen_defects(defects, vocabulary)
     files, failures = find_files(paths)
     named = {"out", "save", "formats", "resume", "shard"}

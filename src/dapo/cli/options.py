@@ -42,7 +42,7 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        names = [name.strip() for name in str(value).split(",") if name.strip()]
+        names = [name.strip().replace("_", "-") for name in str(value).split(",") if name.strip()]
         if names == ["none"]:
             return ()
         for name in names:

@@ -4,7 +4,8 @@ In: inspections; a failure has no place in it. Out: one JSON file with every ima
 vocabulary and ``unknown`` as categories, and an annotation for each region: ``segmentation`` is its exact
 mask as compressed run lengths, or the outlines of all its parts as polygons (without holes), ``bbox`` x, y,
 width, height, ``area`` in pixels of the mask, ``score`` as COCO's result files have it. ``file_name`` is
-relative to ``root``, ``path`` to the file itself. Written whole when closed.
+relative to ``root``, ``path`` to the file itself; a page of a TIFF is saved in ``images`` beside it, and both
+say so. Written whole when closed.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from dapo import __version__
 from dapo.inspection import DECIMALS, UNKNOWN, Failure, Inspection, Region
 from dapo.masks import encode_compressed_rle
 from dapo.whole import replacing
+from dapo.writers.pages import PageFiles
 from dapo.writers.spool import Spool, Spooled
 
-__all__ = ["CocoWriter", "names_in", "relative_to"]
+__all__ = ["CocoWriter", "addresses", "names_in", "relative_to"]
 
 Segmentation = Literal["rle", "polygon"]
 
@@ -39,17 +41,14 @@ class CocoWriter(Spooled):
 
     def begin(self) -> None:
         self._names: dict[str, None] = {}
+        self._pages = PageFiles(self.path.parent / "images", self.root)
 
     def add(self, result: Inspection | Failure, *spools: Spool) -> None:
         if isinstance(result, Failure):
             return
         self._names.update(dict.fromkeys(names_in(result)))
-        image = {
-            "file_name": relative_to(self.root, result.image),
-            "width": result.width,
-            "height": result.height,
-            "path": relative_to(self.path.parent, result.image),
-        }
+        name, path = addresses(result, self.path.parent, self.root, self._pages)
+        image = {"file_name": name, "width": result.width, "height": result.height, "path": path}
         spools[0].add([image, [_annotation(region, self.segmentation) for region in result.regions]])
 
     def finish(self, *spools: Spool) -> None:
@@ -62,6 +61,13 @@ class CocoWriter(Spooled):
 def names_in(result: Inspection) -> list[str]:
     """The types asked for, and those of its regions."""
     return [*result.types, *(region.type for region in result.regions)]
+
+
+def addresses(result: Inspection, folder: Path, root: str | Path | None, pages: PageFiles) -> tuple[str, str]:
+    """The image's path from ``root`` and from ``folder``; a page's file from ``folder`` both times."""
+    page = pages.page(result)
+    path = relative_to(folder, result.image if page is None else str(page))
+    return (relative_to(root, result.image) if page is None else path), path
 
 
 def relative_to(folder: str | Path | None, image: str) -> str:

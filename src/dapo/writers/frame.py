@@ -19,6 +19,7 @@ __all__ = [
     "GROUND",
     "INK",
     "MIN_WIDTH",
+    "TWO_JUDGEMENTS",
     "LegendEntry",
     "draw_header",
     "draw_legend",
@@ -31,6 +32,7 @@ INK: Colour = (244, 246, 249)
 DIM: Colour = (160, 168, 180)
 TRACK: Colour = (58, 65, 77)
 MIN_WIDTH = 440  # pixels at unit 1 that the header needs
+TWO_JUDGEMENTS = "Scores of the whole picture; a region is judged on its own pixels."
 MAX_OTHERS = 4  # types without a region that the legend still lists,
 MIN_OTHER = 0.05  # if their score is at least this
 
@@ -99,7 +101,11 @@ def draw_header(inspection: Inspection, width: int, unit: float) -> Image.Image:
 def draw_legend(
     inspection: Inspection, entries: list[LegendEntry], width: int, unit: float, unlabelled: int = 0
 ) -> Image.Image:
-    """Types with swatch, score and count, then one line that says what was inspected and how."""
+    """Types with swatch, score and count, then one line that says what was inspected and how.
+
+    With regions there is a line above it on what the scores are: those of regions are others, and names may
+    differ too.
+    """
 
     def px(value: float) -> int:
         return round(value * unit)
@@ -119,7 +125,8 @@ def draw_legend(
         rows[-1].append((entry, name, note, x))
         x += needed
     rows = [line for line in rows if line]
-    band = Image.new("RGB", (width, px(10) + row * len(rows) + px(26)), GROUND)
+    told = px(18) if inspection.regions and inspection.types else 0
+    band = Image.new("RGB", (width, px(10) + row * len(rows) + told + px(26)), GROUND)
     pen = ImageDraw.Draw(band)
     for number, line in enumerate(rows):
         middle = px(10) + row * number + row // 2
@@ -130,6 +137,9 @@ def draw_legend(
             after = x + px(22) + width_of(name, letters) + px(7)
             drawn, font = lettering(note, small)
             pen.text((after, middle + px(1)), drawn, fill=DIM, font=font, anchor="lm")
+    if told:
+        drawn, font = lettering(fit(TWO_JUDGEMENTS, small, width - 2 * edge), small)
+        pen.text((edge, band.height - px(15) - told), drawn, fill=DIM, font=font, anchor="lm")
     drawn, font = lettering(_caption(inspection, unlabelled, small, width - 2 * edge), small)
     pen.text((edge, band.height - px(15)), drawn, fill=DIM, font=font, anchor="lm")
     return band

@@ -31,7 +31,7 @@ from dapo.inspection import Failure, Inspection, Region
 from dapo.masks import simplify, trace_outlines
 from dapo.vocabulary import Vocabulary
 from dapo.whole import replacing, telling_path
-from dapo.writers.frame import two_scores
+from dapo.writers.frame import TWO_JUDGEMENTS, two_scores
 from dapo.writers.heatmap import heat_colours
 from dapo.writers.palette import Palette, hex_code, is_light
 
@@ -317,6 +317,7 @@ def _row(result: Inspection, colours: Palette, severity: str, number: int) -> di
         "calibration": result.calibration_statement,
         "ms": round(result.timing_ms),
         "types": [[name, round(value, 2), hex_code(colours[name])] for name, value in ranked[:8]],
+        "note": TWO_JUDGEMENTS if result.regions else "",
         "regions": [_region_data(region, colours) for region in result.regions],
     }
     return {

@@ -5,6 +5,7 @@ percent of the image, with score and model version; and beside it ``label-studio
 configuration with the types and their colours that the project needs. Holes are not in this format. Images
 are addressed as Label Studio's local files below ``root``: start it with
 LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to that folder.
+Pages of a TIFF are saved in ``images`` beside the tasks and addressed so: copy that folder into ``root``.
 Both are written whole when closed.
 """
 
@@ -19,7 +20,8 @@ from xml.sax.saxutils import quoteattr
 
 from dapo.inspection import DECIMALS, UNKNOWN, Failure, Inspection, Region
 from dapo.whole import replacing
-from dapo.writers.coco import names_in, relative_to
+from dapo.writers.coco import addresses, names_in
+from dapo.writers.pages import PageFiles
 from dapo.writers.palette import Palette, hex_code
 from dapo.writers.spool import Spool, Spooled
 
@@ -39,17 +41,15 @@ class LabelStudioWriter(Spooled):
 
     def begin(self) -> None:
         self._names: dict[str, None] = {}
+        self._pages = PageFiles(self.path.parent / "images", self.root)
 
     def add(self, result: Inspection | Failure, *spools: Spool) -> None:
         if isinstance(result, Failure):
             return
         self._names.update(dict.fromkeys(names_in(result)))
-        address = quote(relative_to(self.root, result.image), errors="backslashreplace")
-        data = {
-            "image": LOCAL_FILES + address,
-            "path": relative_to(self.path.parent, result.image),
-            "verdict": result.verdict,
-        }
+        name, path = addresses(result, self.path.parent, self.root, self._pages)
+        address = LOCAL_FILES + quote(name, errors="backslashreplace")
+        data = {"image": address, "path": path, "verdict": result.verdict}
         spools[0].add({"data": data, "predictions": [_prediction(result)]})
 
     def finish(self, *spools: Spool) -> None:

@@ -1,8 +1,8 @@
 """Names for output files: one for each image, never the same for two.
 
 In: the path or name an image came with. Out: a path in the output folder. Folders below ``root`` are
-mirrored; a name that is already taken gets a short hash of the image's path, so the same image has the same
-name in every run over the same images.
+mirrored, page 2 of ``a.tif`` is ``a-page-2``; a name that is already taken gets a short hash of the image's
+path, so the same image has the same name in every run over the same images.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path, PurePosixPath
+
+from dapo.pages import split_page
 
 __all__ = ["OutputNames"]
 
@@ -29,8 +31,10 @@ class OutputNames:
 
     def path_for(self, image: str) -> Path:
         """The path for ``image``; the same one each time it is asked."""
-        parts = [_clean(part) for part in self._relative(image)]
+        file, page = split_page(image)
+        parts = [_clean(part) for part in self._relative(file)]
         stem = PurePosixPath(parts[-1]).stem or "image"
+        stem += f"-page-{page}" if page else ""
         if len(stem) > MAX_STEM:
             stem = f"{stem[:MAX_STEM]}-{_hash(image)}"
         for name in (stem, f"{stem}-{_hash(image)}"):

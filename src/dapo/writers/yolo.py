@@ -3,7 +3,8 @@
 In: inspections. Out: ``data.yaml`` with the types' names, ``images/`` and ``labels/``: for each image one
 text file, for each part of a region one line ``CLASS x y x y ...`` in shares of width and height. Holes are
 not in this format. An image file is linked (no copy, no symbolic link) or, across drives, copied; where there
-is no file the pixels are saved. All stands under ``val``: look at it before you train on it.
+is no file, and for a page of a TIFF, the pixels are saved. All stands under ``val``: look at it before you
+train on it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dapo.images import EXTENSIONS
 from dapo.inspection import UNKNOWN, Failure, Inspection
 from dapo.whole import replacing, save_picture
 from dapo.writers.names import OutputNames
+from dapo.writers.pages import page_pixels
 
 __all__ = ["YoloWriter"]
 
@@ -87,8 +89,9 @@ class YoloWriter:
                 _link(source, target)
             return target
         target = stem.with_name(f"{stem.name}.png")
-        if result.pixels is not None:
-            save_picture(Image.fromarray(result.pixels), target, "PNG")
+        pixels = page_pixels(result) if result.pixels is None else result.pixels
+        if pixels is not None:
+            save_picture(Image.fromarray(pixels), target, "PNG")
         return target
 
 

@@ -180,7 +180,8 @@
     const headline = make("div", `headline ${fact.verdict}`, make("span", `badge ${fact.verdict}`, bad ? "Defective" : "OK"), make("strong", "", fact.score), gauge(fact.at));
     const parts = [headline, make("p", "under", `Threshold ${fact.threshold}, ${fact.calibration}`)];
     if (fact.regions.length) parts.push(make("h4", "", fact.regions.length === 1 ? "1 region" : `${fact.regions.length} regions`), regionTable(fact.regions));
-    if (fact.types.length) parts.push(make("h4", "", "Score of each type on this image"), typeBars(fact.types));
+    if (fact.types.length) parts.push(make("h4", "", "Score of each type on the whole picture"), typeBars(fact.types));
+    if (fact.note) parts.push(make("p", "under", fact.note));
     if (bad) parts.push(...advice(fact.regions));
     parts.push(make("p", "under", isolated(fact.image), ` \u00b7 ${fact.size[0]} \u00d7 ${fact.size[1]} px \u00b7 ${fact.ms} ms`));
     side.replaceChildren(...parts);
