@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dapo.data.archive import Unpacked
     from dapo.data.check import Report
 
+SMALLEST, LARGEST = 64, 2048  # pixels a side that are drawn
 SHOWN = 20  # problems of one kind that a person is told
 PICTURES = (".png", ".jpg", ".jpeg")
 KINDS = {  # DATA_KINDS in words
@@ -43,7 +44,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 @debug_option
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Data sets: check one, add one from an archive, look at one.
+    """Data sets: check one, add one from an archive, look at one, draw one.
 
     --dataset is mvtec, visa, visa_extended, mpdd, mad_sim, mad_real or real_iad, as their owners publish
     them; or for your own: folder (the MVTec tree PRODUCT/{train/good, test/TYPE, ground_truth/TYPE} with
@@ -80,13 +81,13 @@ def dataset_option(command: Command) -> Command:
     return option(command)
 
 
-def names_in(text: str | None) -> list[str] | None:
+def names_in(text: str | None, option: str = "--products") -> list[str] | None:
     """The names of a comma list; None for all."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise click.UsageError("--products is empty; expected names such as bottle,cable")
+        raise click.UsageError(f"{option} is empty; expected names separated by commas")
     return list(dict.fromkeys(names))
 
 
@@ -307,6 +308,75 @@ def show(
         click.echo(f"dapo: {one_line(str(problem))}", err=True)
     click.echo(f"{out}: {picture.width} x {picture.height} px")
     context.exit(FAILED_INPUT if problems else 0)
+
+
+@command.command(name="synth")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="New folder to fill."
+)
+@click.option("--lines", type=click.IntRange(1), default=3, show_default=True, help="Products.")
+@click.option(
+    "--good",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Good parts of each, to learn from and to test.",
+)
+@click.option(
+    "--flawed", type=click.IntRange(0), default=8, show_default=True, help="Pictures of each type of flaw."
+)
+@click.option("--kinds", type=click.IntRange(1), default=5, show_default=True, help="Types of flaws of each.")
+@click.option("--defects", metavar="NAMES", help="These instead, on parts where they occur.")
+@click.option("--size", metavar="WxH", default="256x256", show_default=True, help="Pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another set of products.")
+@click.option(
+    "--textures",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Photographs of materials for the surfaces, one folder a material.",
+)
+@debug_option
+def synth(
+    out: Path,
+    lines: int,
+    good: int,
+    flawed: int,
+    kinds: int,
+    defects: str | None,
+    size: str,
+    seed: int,
+    textures: Path | None,
+) -> None:
+    """Draw a data set: product lines with flaws and exact masks, to try things on.
+
+    \b
+    dapo data synth --out drawn
+    dapo calibrate --good drawn/line-01/train/good
+    dapo evaluate --data drawn
+
+    The embedded model learned from pictures of this generator, though not from these, so figures on them
+    flatter it: they show that a pipeline works, not what it is worth on your parts.
+    """
+    from dapo.pretraining.surfaces import Textures
+    from dapo.pretraining.synth import Plan, synthesise
+
+    w, h = pixels_of(size)
+    types = None if defects is None else tuple(names_in(defects, "--defects") or ())
+    plan = Plan(lines, good, good, flawed, kinds, types, h, w, seed)
+    with reporter("drawing") as show:
+        pictures = synthesise(out, plan, textures=Textures(textures), progress=show)
+    click.echo(f"{pictures} pictures of {lines} product{'s'[: lines != 1]} in {out}")
+    click.echo(f"Next: dapo evaluate --data {quoted(out)}")
+
+
+def pixels_of(size: str) -> tuple[int, int]:
+    """(width, height) of "640x480"."""
+    width, cross, height = size.lower().partition("x")
+    if not cross or not width.isdecimal() or not height.isdecimal():
+        raise click.UsageError(f"--size {size}: expected width x height in pixels, such as 640x480")
+    if not all(SMALLEST <= side <= LARGEST for side in (int(width), int(height))):
+        raise click.UsageError(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels a side")
+    return int(width), int(height)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ class World:
         image = part.image
         masks: dict[str, NDArray[np.bool_]] = {}
         count = 1 if rng.random() < 0.72 else 2 if rng.random() < 0.8 else 3
+        count = min(count, len(self.families))
         for _ in range(4 * count):
             if len(masks) == count:
                 break
