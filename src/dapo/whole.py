@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-__all__ = ["replaced", "replacing", "save_picture", "telling_path"]
+__all__ = ["replaced", "replacing", "save_picture", "staged", "telling_path"]
 
 PARTIAL = ".part"
 
@@ -38,6 +40,18 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream whose content becomes ``path`` when the block ends without an error."""
     with replaced(path) as partial, telling_path(path), partial.open("wb") as stream:
         yield stream
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder`` to be filled and renamed to it, or moved from; gone when the block ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        staging.chmod(0o755)  # mkdtemp makes private folders
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def save_picture(picture: Image.Image, path: str | Path, kind: str, **options: Any) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +24,7 @@ from dapo.errors import ConfigError, ModelError
 from dapo.model.clip import Clip, ClipConfig, load_clip, save_clip
 from dapo.model.detector import Detector
 from dapo.model.weights import read_json, read_tensors, resolve_folder, write_json, write_tensors
+from dapo.whole import staged
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"  # the model that comes with the package
 BACKBONE = "backbone"
@@ -182,9 +181,7 @@ def save(
     """
     folder = Path(folder)
     config = config.model_copy(update={"detector": detector.settings})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staged(folder) as staging:
         kind = getattr(torch, dtype)
         learned = {
             name: t.detach().to("cpu", kind).contiguous() for name, t in detector.learned_state().items()
@@ -194,10 +191,7 @@ def save(
         write_tensors(staging / "model.safetensors", learned, format="pt")
         (staging / "README.md").write_text(card or model_card(config), encoding="utf-8")
         write_json(staging / "config.json", config.model_dump(mode="json"))
-        staging.chmod(0o755)  # mkdtemp makes private folders
         _publish(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

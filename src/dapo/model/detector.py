@@ -136,7 +136,7 @@ class Detector(nn.Module):
             binary = binary + resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
             types = types + resized(own_types, rows, columns) / len(seen)
         logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in seen]).mean(0)
-        abnormal = torch.stack([self._abnormal_logit(f.cls, states) for f in seen]).mean(0)
+        abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)
         if memory is not None:
             distance = memory.distance(seen)
             binary, abnormal = self._referred(binary, abnormal, memory, distance)
@@ -279,16 +279,15 @@ class Detector(nn.Module):
         abnormal = F.normalize(states[1:].mean(0), dim=-1)
         return self.logits(features.cls, torch.stack([states[0], abnormal]))
 
-    def _abnormal_logit(self, cls: Float[Tensor, "b d"], states: Float[Tensor, "t d"]) -> Float[Tensor, " b"]:
+    def _abnormal_logit(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, " b"]:
         """Log-odds that the image is abnormal, from the global feature."""
         if self.settings.anchors:
             anchors = self.text_features(Vocabulary.of(self.settings.anchors))[1:]
             states = torch.cat([states, anchors.to(states.device)])
         if self.settings.image_abnormal == "max":
-            logits = self.logits(cls, states)
+            logits = self.logits(features.cls, states)
             return logits[:, 1:].amax(1) - logits[:, 0]
-        abnormal = F.normalize(states[1:].mean(0), dim=-1)
-        normal, defective = self.logits(cls, torch.stack([states[0], abnormal])).unbind(1)
+        normal, defective = self.global_logits(features, states).unbind(1)
         return defective - normal
 
     def _maps(

@@ -9,8 +9,6 @@ flatter it.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
@@ -25,6 +23,7 @@ from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.lines import Line
 from dapo.pretraining.scenes import Scene, World
 from dapo.pretraining.surfaces import Textures
+from dapo.whole import staged
 
 FIRST_SEED = 60_000  # of the worlds drawn from here: no other part of the package uses them
 ATTEMPTS = 4  # scenes in a row without the flaw before it is said not to occur on a part
@@ -68,9 +67,7 @@ def synthesise(
         raise DataError(f"expected a new or empty folder to write to; {out} holds something. Name another.")
     wanted = families(plan.types)
     world = World(seed=FIRST_SEED + plan.seed, other=True, textures=textures or Textures(None))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with staged(out) as staging:
         pictures = done = 0
         for number in range(PARTS * plan.lines):
             line = Line(world, number, plan.h, plan.w)
@@ -88,12 +85,9 @@ def synthesise(
             )
         record = {"made by": "dapo data synth", "licence": "Apache-2.0", **asdict(plan)}
         (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        staging.chmod(0o755)  # mkdtemp makes private folders
         if out.exists():
             out.rmdir()
         staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return pictures
 
 
