@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_clip_folder, tiny_detector
+from tiny import tiny_clip, tiny_clip_folder, tiny_detector
 
 import dapo
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning, TrainingSettings
+from dapo.model.clip import load_clip
+from dapo.pretraining.contrastive import ImageStage
 from dapo.pretraining.defaults import best_f1, choose_defaults, fit_fusion, fuse
-from dapo.pretraining.recipe import Recipe, pretrain
+from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.recipe import Recipe, blend, pretrain, train_backbone
 from dapo.pretraining.scenes import World
+from dapo.pretraining.transfer import held_out_words
 from dapo.vocabulary import Vocabulary
 
 
@@ -96,6 +100,7 @@ def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
         prompt_samples=8,
         answer={"side": 32, "fit": "aspect", "binary": "max"},
         threshold_scenes=24,
+        word_scenes=6,
     )
     folder = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -106,3 +111,34 @@ def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
     assert result.anomaly_map.shape == (40, 60) and result.threshold == config["threshold"]
     again = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
     assert again == folder
+
+
+def test_a_run_that_starts_from_a_backbone_keeps_its_words_and_moves_its_eyes(tmp_path: Path) -> None:
+    start = tiny_clip_folder(tmp_path / "start")
+    image = ImageStage(samples=16, batch=8, side=32, large_side=32, taps=(1,))
+    recipe = replace(Recipe(), start=str(start), side=32, image=image)
+    lines: list[str] = []
+    folder = train_backbone(
+        tmp_path / "out", textures=None, recipe=recipe, workers=0, device="cpu", log=lines.append
+    )
+    before, after = load_clip(start).state_dict(), load_clip(folder).state_dict()
+    moved = {name for name in before if not torch.allclose(before[name], after[name], atol=2e-3)}
+    assert moved and all(name.startswith("vision.") for name in moved)
+    assert not (tmp_path / "out" / "text").exists()
+
+
+def test_a_blend_lies_between_two_towers() -> None:
+    one, other = tiny_clip(0), tiny_clip(1)
+    first = one.vision.patch_embedding.weight.clone()
+    blend(one, other, 0.25)
+    second = other.vision.patch_embedding.weight
+    assert torch.allclose(one.vision.patch_embedding.weight, 0.75 * first + 0.25 * second, atol=1e-6)
+
+
+def test_held_out_words_are_asked_of_the_flaws_they_mean() -> None:
+    lexicon, world = Lexicon.builtin(), World(seed=4)
+    figures = held_out_words(tiny_detector(), world, lexicon, count=12, side=32)
+    assert figures["scenes"] == 12 and figures["families"] == len(world.families)
+    assert 0 <= figures["held_out"] < 0.3 and 0 <= figures["taught"] < 0.3  # a model that has learned nothing
+    again = held_out_words(tiny_detector(), world, lexicon, count=12, side=32)
+    assert again == figures

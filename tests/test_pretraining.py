@@ -16,12 +16,16 @@ from dapo.errors import ConfigError
 from dapo.pretraining.batches import stream
 from dapo.pretraining.captions import caption
 from dapo.pretraining.contrastive import ImageStage, PhraseTable, stage_loss, train_images
-from dapo.pretraining.fields import noise, ramp, strokes
+from dapo.pretraining.fields import blur, noise, ramp, strokes
 from dapo.pretraining.flaws import FLAWS, Canvas, draw_flaw
+from dapo.pretraining.flaws.finish import _bare, _finish_step
+from dapo.pretraining.lettering import strip
 from dapo.pretraining.lexicon import Lexicon
-from dapo.pretraining.parts import OTHER_SHAPES, SHAPES, draw_part
-from dapo.pretraining.scenes import World
-from dapo.pretraining.surfaces import FAMILIES, Textures, draw_surface
+from dapo.pretraining.materials import FAMILIES
+from dapo.pretraining.parts import draw_part
+from dapo.pretraining.scenes import World, _not_blinded
+from dapo.pretraining.shapes import OTHER_SHAPES, SHAPES
+from dapo.pretraining.surfaces import SHOWN_IN_THE_DEMO, Textures, draw_surface
 
 SIDE = 112
 
@@ -53,6 +57,58 @@ def test_a_flaw_changes_the_picture_where_its_mask_is_and_hardly_elsewhere(famil
         outside.append(change[maximum_filter(cover, size=13) < 0.02].mean())
     assert len(inside) >= 3, "hardly ever visible"  # a shift shows on a pattern, hardly on a plain part
     assert np.mean(inside) > 4 * np.mean(outside)
+
+
+def ground_canvas(rng: np.random.Generator) -> Canvas:
+    """A ground part: streaks along x that run through the whole picture."""
+    streaks = rng.normal(0, 0.04, (SIDE, 1, 1)) * np.ones((1, SIDE, 3))
+    image = (0.5 + streaks).astype(np.float32)
+    return Canvas(image, np.ones((SIDE, SIDE), np.float32), image, upright=False)
+
+
+def streak_contrast(image: np.ndarray, inside: np.ndarray) -> float:
+    """Deviation from row to row of what the pixels of one row inside share."""
+    fine = image.mean(2) - blur(image.mean(2), 3.0)
+    return float(np.std([row[at].mean() for row, at in zip(fine, inside, strict=True) if at.sum() > 15]))
+
+
+def contrast_ratios(draw, count: int = 24) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Streak contrast under the flaw after against before, one number a seed."""
+    ratios = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        canvas = ground_canvas(rng)
+        image, cover = draw(canvas, rng)
+        inside = cover > 0.95
+        if (inside.sum(1) > 15).sum() > 8:
+            ratios.append(streak_contrast(image, inside) / streak_contrast(canvas.image, inside))
+    return np.array(ratios)
+
+
+def test_a_finish_step_makes_the_streaks_stronger_or_fainter() -> None:
+    ratios = contrast_ratios(_finish_step)
+    assert len(ratios) > 15
+    assert (ratios > 1.2).any() and (ratios < 0.8).any()
+    assert (np.abs(np.log(ratios)) > 0.1).mean() > 0.8
+
+
+def test_an_unfinished_face_has_lost_the_streaks() -> None:
+    ratios = contrast_ratios(_bare, 50)
+    assert len(ratios) > 10 and np.median(ratios) < 0.6
+
+
+@pytest.mark.parametrize("family", ["uneven", "scale", "patch", "inclusion", "ash", "pit", "crack", "break"])
+def test_a_flaw_in_the_surface_has_its_mask_on_the_part(family: str) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        canvas = plain_canvas(rng)
+        assert FLAWS[family](canvas, rng)[1][canvas.support == 0].max() == 0
+
+
+def test_a_line_of_print_is_drawn_once_and_shared() -> None:
+    first, again = (strip(np.random.default_rng(3), 9.0) for _ in range(2))
+    assert first is again and not first.flags.writeable
+    assert first.min() == 0 and 0.9 < first.max() <= 1 and first.shape[0] <= 12
 
 
 @pytest.mark.parametrize("side", [64, 112, 256])
@@ -89,6 +145,34 @@ def test_scenes_have_exact_disjoint_masks_and_the_stated_share_of_good_parts() -
             assert np.sum(stacked, axis=0).max() == 1, "two flaws claim one pixel"
 
 
+def test_twins_show_one_part_and_as_a_rule_only_one_of_them_is_flawed() -> None:
+    world = World(seed=1, normal=0.3, twins=True)
+    scenes = [world.scene(i, 48, 48) for i in range(120)]
+    pairs = list(zip(scenes[::2], scenes[1::2], strict=True))
+    assert all((a.part, a.surface) == (b.part, b.surface) for a, b in pairs)
+    assert len({(a.part, a.surface) for a, _ in pairs}) > 20
+    assert not any(np.array_equal(a.image, b.image) for a, b in pairs), "each has its own light"
+    seconds = sum(bool(b.masks) for _, b in pairs)
+    assert seconds > 50, "only what came out invisible may leave a second twin good"
+    assert 20 <= sum(not a.masks for a, _ in pairs) <= 52  # 0.6 of 60, and what came out invisible
+    alone = World(seed=1, normal=0.3, twins=True).scene(77, 48, 48)
+    assert np.array_equal(alone.image, scenes[77].image), "a twin does not depend on what was drawn before"
+
+
+def test_flaws_of_boards_are_drawn_on_boards_only() -> None:
+    board = World(seed=2, normal=0.0, families=("open", "short", "spur", "mouse_bite"))
+    scenes = [board.scene(i, 64, 64) for i in range(150)]
+    assert {scene.surface for scene in scenes if scene.masks} == {"circuit board"}
+
+
+def test_a_flaw_that_overexposure_swallows_is_not_asked_for() -> None:
+    pixels = np.full((20, 20, 3), 255, np.uint8)
+    pixels[:, :10] = 90
+    left, right = np.zeros((2, 20, 20), bool)
+    left[5:9, 2:6] = right[5:9, 12:16] = True
+    assert set(_not_blinded({"dent": left, "stain": right}, pixels)) == {"dent"}
+
+
 def test_the_other_world_shows_parts_the_first_never_does() -> None:
     def names(other: bool) -> set[str]:
         return {draw_part(np.random.default_rng(i), 64, 64, None, other=other).name for i in range(150)}
@@ -119,6 +203,14 @@ def test_textures_are_trimmed_and_worn_ones_left_out(tmp_path: Path) -> None:
     surface = draw_surface(rng, 48, 64, textures, share=1.0)
     assert surface.name == "steel" and surface.image.shape == (48, 64, 3)
     assert not Textures(tmp_path / "nowhere") and not Textures(None)
+
+
+def test_textures_that_the_demo_shows_are_left_out(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(40, 200, (64, 64, 3), dtype=np.uint8)
+    for material, number in (*SHOWN_IN_THE_DEMO, ("gravel", "005")):
+        (tmp_path / material).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / material / f"{number}.jpg")
+    assert [name for name, _ in Textures(tmp_path).items] == ["gravel"]
 
 
 def test_captions_name_every_flaw_with_taught_phrases_only() -> None:

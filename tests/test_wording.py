@@ -138,4 +138,4 @@ def test_two_synonyms_give_nearly_the_same_maps(bench: Bench, kind: str, synonym
     )
     other = torch.cat([bench.score(one, called()).types[0, at - 1].flatten() for one in pictures])
     assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) > 0.95
-    assert float(torch.corrcoef(torch.stack([first, other]))[0, 1]) < 0.5, "the test could tell"
+    assert float(torch.corrcoef(torch.stack([first, other]))[0, 1]) < 0.75, "the test could tell"

@@ -1,12 +1,11 @@
 """Samples for a first look: real photographs, flaws drawn onto some of them, the truth beside the answer.
 
 In: a seed. Out: `Sample`s with uint8 pictures (h, w, 3) and a mask (h, w) for each flaw, and what to make of
-an answer to one. The photographs come inside scikit-image; its documentation states CC0 for brick, gravel,
-grass, coffee and cell, public domain for text and clock, and no known copyright restrictions for coins.
+an answer to one. The photographs come inside scikit-image; its documentation states CC0 for grass, coffee and
+cell, public domain for text and clock, and no known copyright restrictions for coins.
 
 What the embedded model knows of them: the flaws are new, but of the families its training pictures were
-drawn with; brick and gravel are CC0Textures materials (Bricks25, Gravel04), of which thumbnails of 128 px
-were among its flawless training surfaces; it has seen nothing of the other photographs.
+drawn with; it has seen nothing of the photographs.
 """
 
 from __future__ import annotations
@@ -93,27 +92,26 @@ class Shot:
     part: bool = False
 
 
-CLAY = ((42, 20, 16), (248, 190, 158))
 STONE = ((24, 24, 30), (246, 238, 224))
 LAWN = ((10, 22, 6), (214, 236, 150))
 SILVER = ((8, 9, 12), (255, 252, 244))
 
 SHOTS = (
-    Shot("brick-1", "brick", (0, 0, 512, 512), (512, 512)),
-    Shot("brick-2", "brick", (40, 60, 300, 400), (420, 560), ("crack",), CLAY),
-    Shot("brick-3", "brick", (180, 0, 320, 320), (448, 448), ("stain", "hole")),
-    Shot("gravel-1", "gravel", (0, 0, 384, 512), (384, 512), (), STONE),
-    Shot("gravel-2", "gravel", (100, 60, 256, 256), (384, 384), ("rust",)),
-    Shot("gravel-3", "gravel", (200, 150, 240, 340), (360, 510), ("thread",), STONE),
     Shot("grass-1", "grass", (60, 40, 320, 420), (320, 420), (), LAWN),
     Shot("grass-2", "grass", (0, 0, 400, 512), (400, 512), ("burn",), LAWN),
+    Shot("grass-3", "grass", (200, 150, 240, 340), (360, 510), ("thread",), LAWN),
     Shot("coins-1", "coins", (0, 0, 303, 384), (454, 576), part=True),
-    Shot("coin", "coins", (146, 306, 78, 78), (320, 320), ("hole",), SILVER, part=True),
     Shot("coins-2", "coins", (80, 180, 144, 192), (432, 576), ("rust",), part=True),
+    Shot("coin-1", "coins", (12, 298, 74, 74), (320, 320), (), SILVER, part=True),
+    Shot("coin-2", "coins", (146, 306, 78, 78), (320, 320), ("hole",), SILVER, part=True),
+    Shot("coin-3", "coins", (228, 134, 76, 76), (320, 320), ("scratch",), SILVER, part=True),
     Shot("coffee", "coffee", (0, 0, 400, 600), (400, 600)),
-    Shot("wood", "coffee", (100, 484, 300, 116), (620, 240), ("burn", "scratch")),
+    Shot("wood-1", "coffee", (0, 420, 110, 180), (330, 540)),
+    Shot("wood-2", "coffee", (100, 484, 300, 116), (620, 240), ("burn", "scratch")),
+    Shot("wood-3", "coffee", (0, 420, 110, 180), (330, 540), ("crack",)),
     Shot("text", "text", (0, 0, 172, 448), (246, 640), ("stain",)),
-    Shot("wall", "clock", (0, 0, 300, 140), (514, 240), ("peeling", "scratch"), STONE),
+    Shot("wall-1", "clock", (0, 290, 300, 110), (510, 190), (), STONE),
+    Shot("wall-2", "clock", (0, 0, 300, 140), (514, 240), ("peeling", "scratch"), STONE),
     Shot("cell", "cell", (140, 60, 440, 490), (440, 490), ("thread",)),
 )
 

@@ -354,8 +354,7 @@ def caution(model: str | None) -> str:
     if model is None:
         return (
             "These flaws are new to the model, but drawn by the generator it was trained with: expect less "
-            "on parts of your own. Of the photographs it has seen thumbnails of the brick and the gravel, "
-            "without flaws."
+            "on parts of your own. It has seen none of the photographs."
         )
     return "The flaws are generated, not real: expect other figures on parts of your own."
 

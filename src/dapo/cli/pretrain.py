@@ -19,6 +19,11 @@ from dapo.cli.main import debug_option
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder of photographed surfaces (JPEG), one sub-folder a material. Default: all are drawn.",
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Go on from this CLIP folder (OUT/backbone of another run) instead of starting at nothing.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--samples", type=click.IntRange(min=64), help="Images to learn from. Default: the recipe's.")
 @click.option(
@@ -30,6 +35,7 @@ from dapo.cli.main import debug_option
 def command(
     out: Path,
     textures: Path | None,
+    start: Path | None,
     seed: int,
     samples: int | None,
     workers: int,
@@ -47,7 +53,7 @@ def command(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    recipe = Recipe().seeded(seed)
+    recipe = replace(Recipe().seeded(seed), start=None if start is None else str(start))
     if samples is not None:
         recipe = replace(recipe, image=replace(recipe.image, samples=samples))
     folder = pretrain(

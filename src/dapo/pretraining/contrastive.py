@@ -23,7 +23,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class ImageStage:
     decay_from: float = 0.4  # share of the steps after which the rate falls linearly to zero
     tau: float = 0.07
     masked_until: float = (
-        0.6  # share of the steps that see only a part of each image's patches (FLIP, arXiv 2212.00794)
+        0.7  # share of the steps that see only a part of each image's patches (FLIP, arXiv 2212.00794)
     )
     visible: float = 0.5  # that part
     taps: tuple[int, ...] = (4,)  # earlier layers supervised through the same projection
@@ -71,6 +71,10 @@ class ImageStage:
     ema: float = 0.999
     seed: int = 0
     save_every: int = 250  # steps
+
+    def gentle(self) -> ImageStage:
+        """Half the rates: for a tower that has learned already."""
+        return replace(self, lr_matrix=self.lr_matrix / 2, lr_rest=self.lr_rest / 2)
 
 
 Log = Callable[[dict[str, float]], None]
@@ -319,7 +323,12 @@ def _phases(
 
 
 def _facts(stage: ImageStage, world: World) -> dict[str, Any]:
-    facts = {**asdict(stage), "world_seed": world.seed, "families": list(world.families)}
+    facts = {
+        **asdict(stage),
+        "world_seed": world.seed,
+        "twins": world.twins,
+        "families": list(world.families),
+    }
     return dict(json.loads(json.dumps({k: v for k, v in facts.items() if k != "save_every"})))
 
 

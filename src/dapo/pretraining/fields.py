@@ -13,11 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Field = NDArray[np.float32]
+Field = NDArray[np.float32]  # (h, w)
+Rgb = NDArray[np.float32]  # (h, w, 3) or one colour (3,), in [0, 1]
+Path = list[tuple[float, float]]  # a polyline of (x, y) points in pixels
 Rng = np.random.Generator
+
+REFERENCE_SIDE = 112  # px, the shorter side of the picture that sizes are stated for
 
 BANK_SIDE = 512  # px, side of one banked noise; crops are at most this large, larger sizes tile it
 BANK_COUNT = 6  # noises kept per (spectrum, stretch)
+
+
+def unit(h: int, w: int) -> float:
+    """One pixel of a picture of REFERENCE_SIDE, in pixels of this one."""
+    return min(h, w) / REFERENCE_SIDE
+
+
+def log_uniform(rng: Rng, low: float, high: float) -> float:
+    """A number between `low` and `high`, every octave as likely as the next."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 @lru_cache(maxsize=32)
@@ -81,6 +95,20 @@ def ramp(distance: Field, soft: float = 1.0) -> Field:
     return np.clip(0.5 - distance / max(soft, 1e-3), 0.0, 1.0)
 
 
+def rounded(a: Field, b: Field, corner: float) -> Field:
+    """Signed distance to where both `a` and `b` are below `corner`, its corner round with that radius.
+
+    `a` and `b` are the signed distances of two half planes at right angles, each moved inward by `corner` px.
+    """
+    outside = np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2)
+    return outside + np.minimum(np.maximum(a, b), 0) - np.float32(corner)
+
+
+def folded(u: Field, pitch: float) -> Field:
+    """Coordinate within a repeat of `pitch` pixels, zero in its middle."""
+    return (u + np.float32(pitch / 2)) % np.float32(pitch) - np.float32(pitch / 2)
+
+
 def rotated(h: int, w: int, cy: float, cx: float, angle: float) -> tuple[Field, Field]:
     """Coordinates (v, u) about (cy, cx), turned by `angle` radians."""
     y, x = grid(h, w)
@@ -127,7 +155,7 @@ def walk(
     turn: float = 0.15,
     steps: int = 14,
     angle: float | None = None,
-) -> list[tuple[float, float]]:
+) -> Path:
     """A path of (x, y) points through (cx, cy) of about `length` px whose heading drifts by `turn` radians
     a step.
     """
@@ -136,6 +164,11 @@ def walk(
     headings = heading + np.cumsum(rng.normal(0.0, turn, steps))
     dx, dy = np.cos(headings) * step, np.sin(headings) * step
     x, y = np.concatenate([[0], np.cumsum(dx)]), np.concatenate([[0], np.cumsum(dy)])
+    return centred(x, y, cy, cx)
+
+
+def centred(x: NDArray[np.float64], y: NDArray[np.float64], cy: float, cx: float) -> Path:
+    """The path through these points, moved so that their mean is (cx, cy)."""
     return list(zip((x - x.mean() + cx).tolist(), (y - y.mean() + cy).tolist(), strict=True))
 
 
@@ -177,6 +210,11 @@ def relief(height: Field, light: float, gain: float = 1.0) -> Field:
     return np.float32(gain) * (gx * np.float32(np.cos(light)) + gy * np.float32(np.sin(light)))
 
 
+def blend(under: Rgb, over: Rgb | np.float32, cover: Field) -> Rgb:
+    """`over`, a picture, a colour or a tone, laid over `under` where `cover` (h, w) is: alpha compositing."""
+    return under + (over - under) * cover[..., None]
+
+
 def blur(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian blur of (h, w) or (h, w, 3), reflecting at the borders."""
     from scipy.ndimage import gaussian_filter1d
@@ -185,3 +223,12 @@ def blur(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
         return image
     out = gaussian_filter1d(image, sigma, axis=0, mode="reflect", truncate=2.5)
     return np.asarray(gaussian_filter1d(out, sigma, axis=1, mode="reflect", truncate=2.5), np.float32)
+
+
+def shifted(field: Field, down: int, right: int) -> Field:
+    """The field moved by whole pixels; nothing comes in from outside, and nothing round the border."""
+    h, w = field.shape
+    out = np.zeros_like(field)
+    y, x = slice(max(0, down), h + min(0, down)), slice(max(0, right), w + min(0, right))
+    out[y, x] = field[max(0, -down) : h - max(0, down), max(0, -right) : w - max(0, right)]
+    return out

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dapo.pretraining.fields import Field, Rng, blur, noise, smooth
+from dapo.pretraining.fields import Field, Rgb, Rng, blur, noise, smooth
 from dapo.pretraining.parts import Part, draw_part
-from dapo.pretraining.scenes import Scene, World
-from dapo.pretraining.surfaces import Rgb
+from dapo.pretraining.scenes import LUMA, Scene, World
 
 MARGIN = 1.3  # side of what is drawn once, against that of a picture
 TURN = 4.0  # degrees, standard deviation is half of it
@@ -98,8 +97,7 @@ class Line:
         soft, grain = self._camera
         image = image * (self._light * np.float32(np.exp(rng.normal(0, 0.03))))[..., None]
         if self._gray:
-            weights = np.array([0.3, 0.59, 0.11], np.float32)
-            image = np.repeat((image @ weights)[..., None], 3, 2)
+            image = np.repeat((image @ LUMA)[..., None], 3, 2)
         if soft > 0.2:
             image = blur(image, soft * min(self.h, self.w) / 224)
         image = image + np.float32(grain) * noise(rng, self.h, self.w, 0.3)[..., None]

@@ -28,7 +28,7 @@ from dapo.config import (
 )
 from dapo.learning.trainer import train
 from dapo.model.artifact import load, save
-from dapo.model.clip import Clip, build_clip, save_clip
+from dapo.model.clip import Clip, build_clip, load_clip, save_clip
 from dapo.model.clip_config import TowerConfig
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.contrastive import ImageStage, train_images
@@ -37,6 +37,7 @@ from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.scenes import World
 from dapo.pretraining.surfaces import Textures
 from dapo.pretraining.text import TextStage, load_text_tower, text_config, train_text_tower
+from dapo.pretraining.transfer import held_out_words
 
 VISION = TowerConfig(width=192, layers=6, heads=3, mlp=768, activation="gelu")
 SIDE = 224  # px, native side of the position grid
@@ -93,9 +94,16 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with."""
+    """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with.
+
+    `start`: a folder with a CLIP whose towers are taken over; the text stage then falls away, the images are
+    learned at half the rates, and `kept` of the start's vision weights stays in the result: what lies between
+    two such towers holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
+    """
 
     seed: int = 0
+    start: str | None = None
+    kept: float = 0.4
     vision: TowerConfig = VISION
     side: int = SIDE
     patch: int = PATCH
@@ -104,9 +112,15 @@ class Recipe:
     prompts: TrainingSettings = PROMPTS
     prompt_samples: int = 16_000
     threshold_scenes: int = 600
+    word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.1"
+    version: str = "0.2"
+
+    @property
+    def stage(self) -> ImageStage:
+        """The image stage as it is run."""
+        return self.image if self.start is None else self.image.gentle()
 
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with another seed in every stage."""
@@ -147,27 +161,40 @@ def train_backbone(
     if (backbone / "config.json").is_file():
         log(f"{backbone} is finished; remove it to train again")
         return backbone
-    if not (text_folder / "figures.json").is_file():
-        train_text_tower(text_folder, recipe.seed, stage=recipe.text, log=log)
-    clip = untrained_vision(text_folder, recipe).to(device)
-    world = World(seed=FIRST_WORLD + recipe.seed, textures=Textures(textures))
+    if recipe.start is not None:
+        clip = load_clip(recipe.start).float().train().to(device)
+    else:
+        if not (text_folder / "figures.json").is_file():
+            train_text_tower(text_folder, recipe.seed, stage=recipe.text, log=log)
+        clip = untrained_vision(text_folder, recipe).to(device)
+    stage = recipe.stage
+    world = World(seed=FIRST_WORLD + recipe.seed, twins=True, textures=Textures(textures))
     history = out / "image-stage.jsonl"
 
     def report(row: dict[str, float]) -> None:
         with history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        minutes = (row["steps"] * recipe.image.batch - row["samples"]) / max(row["per_second"], 1e-6) / 60
+        minutes = (row["steps"] * stage.batch - row["samples"]) / max(row["per_second"], 1e-6) / 60
         log(
             f"images {row['samples']:,.0f}: loss {row['loss']:.3f}, dense {row['dense']:.3f}, "
             f"names {row['names']:.3f}, image {row['image']:.3f}; "
             f"{row['per_second']:.0f} a second, about {minutes:.0f} min left"
         )
 
-    trained = train_images(clip, world, Lexicon.builtin(), out, recipe.image, workers=workers, log=report)
+    trained = train_images(clip, world, Lexicon.builtin(), out, stage, workers=workers, log=report)
+    if recipe.start is not None:
+        blend(trained, load_clip(recipe.start), recipe.kept)
     partial = out / "backbone.part"
     save_clip(trained.to("cpu"), partial, dtype=torch.float16)
     os.replace(partial, backbone)
     return backbone
+
+
+@torch.no_grad()
+def blend(clip: Clip, other: Clip, share: float) -> None:
+    """Move the vision weights of `clip` towards those of `other` by this share, in place."""
+    for mine, theirs in zip(clip.vision.parameters(), other.vision.parameters(), strict=True):
+        mine.lerp_(theirs.to(mine), share)
 
 
 def finish(
@@ -187,6 +214,14 @@ def finish(
     )
     log(f"thresholds: {chosen.figures}")
     detector = detector.changed(image_score="fused", fusion=chosen.fusion)
+    words = held_out_words(
+        detector.eval(),
+        replace(world, seed=world.seed + 1),
+        Lexicon.builtin(),
+        count=recipe.word_scenes,
+        side=recipe.side,
+    )
+    log(f"words never taught: {words}")
     config = ModelConfig(
         name="dapo-embedded",
         version=recipe.version,
@@ -198,14 +233,16 @@ def finish(
         unknown_above=chosen.unknown_above,
         min_area=recipe.min_area,
         training_data=(*TRAINING_DATA, *info.config.training_data),
+        learned_on=info.config.learned_on,
         seed=recipe.seed,
         recipe={
-            "command": f"dapo pretrain --seed {recipe.seed} --textures DIR",
+            "command": f"dapo pretrain --seed {recipe.seed} --textures DIR"
+            + ("" if recipe.start is None else " --start BACKBONE"),
             "text": asdict(recipe.text),
-            "images": asdict(recipe.image),
+            "images": asdict(recipe.stage) | ({} if recipe.start is None else {"kept": recipe.kept}),
             "prompts": info.config.recipe,
         },
-        metrics={"generated": chosen.figures},
+        metrics={"generated": chosen.figures, "words": words},
     )
     return save(detector, target, config, dtype="float16")
 

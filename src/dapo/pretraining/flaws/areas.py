@@ -9,10 +9,10 @@ import numpy as np
 
 from dapo.pretraining.fields import (
     Field,
+    Rgb,
     Rng,
     blob,
     blur,
-    grid,
     noise,
     ramp,
     relief,
@@ -33,7 +33,6 @@ from dapo.pretraining.flaws.canvas import (
     polarity,
     scaled,
 )
-from dapo.pretraining.surfaces import Rgb
 
 
 @flaw("stain")
@@ -43,7 +42,7 @@ def _stain(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     cy, cx = place(canvas, rng)
     soft = scaled(canvas, rng, 1.0, 5)
     cover = (
-        blob(rng, h, w, cy, cx, scaled(canvas, rng, 5, 30), wobble=0.4, aspect=rng.uniform(1, 1.8), soft=soft)
+        blob(rng, h, w, cy, cx, scaled(canvas, rng, 3, 30), wobble=0.4, aspect=rng.uniform(1, 1.8), soft=soft)
         * canvas.support
     )
     colour = 1 - rng.uniform(0.15, 0.6) * (0.4 + 0.6 * rng.random(3))
@@ -87,26 +86,20 @@ def _spot(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 
 @flaw("discoloration")
 def _discoloration(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A broad, soft change of hue or brightness without any edge of its own."""
+    """A change of hue or brightness with a soft outline, up to half of the picture; the texture below is
+    unchanged.
+    """
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    radius = scaled(canvas, rng, 12, 40)
-    cover = (
-        blob(
-            rng,
-            h,
-            w,
-            cy,
-            cx,
-            radius,
-            wobble=0.3,
-            aspect=rng.uniform(1, 2),
-            soft=radius * rng.uniform(0.4, 1.0),
-        )
-        * canvas.support
-    )
-    colour = 1 + rng.normal(0, 0.12, 3) + polarity(rng, 0.6) * rng.uniform(0.12, 0.4)
-    return multiply(canvas, cover, colour), cover
+    radius = scaled(canvas, rng, 8, 48)
+    soft = max(3 * canvas.unit, radius * rng.uniform(0.15, 0.6))
+    aspect = rng.uniform(1, 2)
+    area = blob(rng, h, w, cy, cx, radius, wobble=0.35, aspect=aspect, soft=soft)
+    cover = area * canvas.support
+    colour = 1 + rng.normal(0, rng.choice([0.02, 0.14]), 3)
+    colour = colour + polarity(rng, 0.6) * rng.uniform(0.1, 0.35) * (rng.random() < 0.8)
+    mottle = np.clip(0.95 + 0.15 * noise(rng, h, w, 2.0), 0.6, 1.2)
+    return multiply(canvas, np.clip(cover * mottle, 0, 1), colour), cover
 
 
 @flaw("fingerprint")
@@ -157,93 +150,6 @@ def _burn(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     return image * (1 - np.float32(rng.uniform(0.5, 0.9)) * core[..., None]), cover
 
 
-@flaw("scale")
-def _scale(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Oxide scale: many flakes drawn out along the grain, flat dark or scaly, sharp-edged, in clusters."""
-    h, w = canvas.size
-    cy, cx = place(canvas, rng)
-    stretch = float(rng.choice([1.0, 6.0, 6.0]))
-    field = noise(rng, h, w, rng.choice([1.0, 1.5, 2.0]), stretch, canvas.upright)
-    v, u = rotated(h, w, cy, cx, canvas.grain)
-    reach = scaled(canvas, rng, 14, 60)
-    near = np.exp(-(v * v / np.float32(2 * (reach * 0.6) ** 2) + u * u / np.float32(2 * (reach * 1.4) ** 2)))
-    score = field + 2.2 * near
-    cover = np.clip((score - np.float32(rng.uniform(2.3, 3.0))) * 3, 0, 1) * canvas.support
-    scaly = 1 + np.float32(rng.uniform(0, 0.4)) * noise(rng, h, w, 0.5, 6.0, not canvas.upright)
-    image = canvas.image * (
-        1 - np.float32(rng.uniform(0.25, 0.65)) * (cover * np.clip(scaly, 0.2, 1.6))[..., None]
-    )
-    return image, cover
-
-
-@flaw("patch")
-def _patch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Flat dark or bright islands of one tone with crisp, ragged edges, often several drawn out the same
-    way.
-    """
-    h, w = canvas.size
-    cy, cx = place(canvas, rng)
-    total = np.zeros((h, w), np.float32)
-    for _ in range(rng.integers(1, 9)):
-        y, x = cy + rng.normal(0, 20 * canvas.unit), cx + rng.normal(0, 20 * canvas.unit)
-        aspect = rng.uniform(1.5, 4)
-        total = np.maximum(
-            total,
-            blob(rng, h, w, y, x, scaled(canvas, rng, 1.5, 9), wobble=0.5, aspect=aspect, angle=canvas.grain),
-        )
-    total = total * canvas.support
-    tone = canvas.image.mean((0, 1)) * (1 + polarity(rng, 0.75) * rng.uniform(0.2, 0.5))
-    fine = (1 + 0.06 * noise(rng, h, w, 0.3))[..., None]
-    return paint(canvas, total * np.float32(rng.uniform(0.7, 1)), np.clip(tone, 0, 1) * fine), total
-
-
-@flaw("inclusion")
-def _inclusion(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Slag rolled in: a torn seam along the grain, dark with bright glints, rough inside."""
-    h, w = canvas.size
-    cy, cx = place(canvas, rng)
-    v, u = rotated(h, w, cy, cx, canvas.grain + rng.normal(0, 0.08))
-    half, thick = scaled(canvas, rng, 10, 70), scaled(canvas, rng, 1.0, 7)
-    taper = np.clip(1 - (u / np.float32(half)) ** 2, 0, 1)
-    ragged = 1 + 0.7 * noise(rng, h, w, 1.0, 6.0, canvas.upright)
-    cover = ramp(np.abs(v) - np.float32(thick) * taper * ragged, 1.0) * (taper > 0) * canvas.support
-    rough = noise(rng, h, w, 0.5)
-    level = np.where(
-        rough > rng.uniform(0.9, 2.0), np.float32(rng.uniform(0.2, 0.5)), np.float32(-rng.uniform(0.2, 0.55))
-    )
-    halo = blur(cover, 4 * canvas.unit) * np.float32(rng.choice([0.0, 0.15]))
-    return add_light(canvas, cover, level * (0.7 + 0.3 * rough)) + halo[..., None], cover
-
-
-@flaw("ash")
-def _ash(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A dark clot with a blurred tail drawn out along the grain."""
-    h, w = canvas.size
-    cy, cx = place(canvas, rng)
-    image, total = canvas.image, np.zeros((h, w), np.float32)
-    for i in range(rng.integers(1, 4)):
-        y, x = (
-            (cy, cx)
-            if i == 0
-            else (cy + rng.normal(0, 16 * canvas.unit), cx + rng.normal(0, 16 * canvas.unit))
-        )
-        r = scaled(canvas, rng, 2, 11)
-        core = blob(
-            rng, h, w, y, x, r, wobble=0.3, aspect=rng.uniform(1, 1.6), angle=rng.uniform(0, 0.4), soft=2.0
-        )
-        v, u = rotated(h, w, y, x, rng.uniform(0, 2 * np.pi))
-        tail = (
-            np.exp(-(v * v) / np.float32(2 * (r * 0.7) ** 2))
-            * np.clip(1 - u / np.float32(r * 5), 0, 1)
-            * (u > 0)
-        )
-        smoke = np.exp(-(v * v + u * u) / np.float32(2 * (r * 1.8) ** 2))
-        dark = np.clip(core + np.float32(0.35) * tail + np.float32(0.3) * smoke, 0, 1) * canvas.support
-        image = image * (1 - np.float32(rng.uniform(0.45, 0.85)) * dark[..., None])
-        total = np.maximum(total, np.maximum(core, (dark > 0.25).astype(np.float32)))
-    return image, total * canvas.support
-
-
 @flaw("abrasion")
 def _abrasion(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A scuffed area: many short, parallel, faint strokes."""
@@ -272,75 +178,15 @@ def _abrasion(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     )[..., None], cover
 
 
-def _region(canvas: Canvas, rng: Rng, low: float = 14, high: float = 52) -> Field:
-    """A large area that often leans on an edge of the picture, its rim straight or wavy."""
-    h, w = canvas.size
-    wave = smooth(rng, h, w, int(rng.integers(4, 9))) * np.float32(rng.uniform(0.5, 5) * canvas.unit)
-    if rng.random() < 0.55:
-        y, x = grid(h, w)
-        across = [y, h - 1 - y, x, w - 1 - x][rng.integers(4)]
-        along = x if rng.random() < 0.5 else y
-        depth = scaled(canvas, rng, low * 0.6, high)
-        lo, hi = sorted(rng.uniform(-0.3, 1.3, 2) * (w if along is x else h))
-        sides = np.maximum(np.float32(lo) - along, along - np.float32(max(hi, lo + 20 * canvas.unit)))
-        distance = np.maximum(across - np.float32(depth) + wave, sides + wave)
-    else:
-        cy, cx = place(canvas, rng)
-        v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
-        distance = (
-            np.sqrt((u / np.float32(rng.uniform(1, 2))) ** 2 + v * v)
-            - np.float32(scaled(canvas, rng, low, high * 0.7))
-            + wave
-        )
-    return ramp(distance, rng.uniform(1.0, 3.0)) * canvas.support
-
-
-@flaw("fray")
-def _fray(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """The finish is gone over an area: its texture turns smooth, rough, streaky or shifted in tone."""
-    h, w = canvas.size
-    cover = _region(canvas, rng)
-    mode = rng.integers(4)
-    if mode == 0:
-        new = blur(canvas.image, rng.uniform(1.5, 4) * canvas.unit)
-    elif mode == 1:
-        mean = blur(canvas.image, 4 * canvas.unit)
-        new = mean + (canvas.image - mean) * np.float32(rng.uniform(2.0, 4.0))
-    elif mode == 2:
-        new = (
-            canvas.image
-            + (noise(rng, h, w, 0.5, 24.0, canvas.upright) * np.float32(rng.uniform(0.05, 0.16)))[..., None]
-        )
-    else:
-        new = (
-            canvas.image
-            + (noise(rng, h, w, rng.choice([0.3, 1.0])) * np.float32(rng.uniform(0.06, 0.2)))[..., None]
-        )
-    new = new + np.float32(rng.normal(0, 0.08))
-    return canvas.image + (new - canvas.image) * cover[..., None], cover
-
-
-@flaw("uneven")
-def _uneven(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A large area a clear step darker or brighter than it should be; the texture goes on inside."""
-    cover = _region(canvas, rng, 10, 40)
-    gain = 1 + polarity(rng, 0.7) * rng.uniform(0.14, 0.5)
-    image = canvas.image * (1 + (np.float32(gain) - 1) * cover[..., None])
-    if rng.random() < 0.4:
-        h, w = canvas.size
-        image = image + (noise(rng, h, w, 1.5) * cover * np.float32(rng.uniform(0.02, 0.08)))[..., None]
-    return image, cover
-
-
 @flaw("peeling")
 def _peeling(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Coating gone: another material shows in a jagged island, with a lit lifted edge."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
     base = blob(rng, h, w, cy, cx, scaled(canvas, rng, 5, 24), wobble=0.6, aspect=rng.uniform(1, 2), soft=3.0)
-    ragged: Field = np.clip((base + 0.25 * noise(rng, h, w, 1.0) - 0.5) * 4 + 0.5, 0, 1)
+    ragged: Field = np.clip((base + 0.25 * noise(rng, h, w, 1.5) - 0.5) * 5 + 0.5, 0, 1)
     cover: Field = ragged * (base > 0.02) * canvas.support
-    under = contrasting(canvas, rng, 0.15) * (1 + 0.1 * noise(rng, h, w, 0.8))[..., None]
+    under = contrasting(canvas, rng, 0.15) * (1 + rng.uniform(0.02, 0.1) * noise(rng, h, w, 0.8))[..., None]
     edge = relief(blur(cover, 0.8), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.9))
     return paint(canvas, cover, under) + edge[..., None], cover
 

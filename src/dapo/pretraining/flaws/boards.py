@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dapo.pretraining.fields import Field, Rng, blob, blur, strokes, walk
+from dapo.pretraining.fields import Field, Rgb, Rng, blob, blur, strokes, walk
 from dapo.pretraining.flaws.canvas import Canvas, flaw, paint, place, scaled
-from dapo.pretraining.surfaces import Rgb
 
 
 def _metals(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, Field]:
@@ -29,6 +28,7 @@ def _metals(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, Field]:
 
 
 def _on_trace(canvas: Canvas, rng: Rng, trace: Field) -> tuple[float, float]:
+    """A place on a trace; on the part where there is none."""
     places = np.argwhere(trace > 0.5)
     if len(places) == 0:
         return place(canvas, rng)
@@ -76,7 +76,8 @@ def _mouse_bite(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A bite out of the side of a trace."""
     h, w = canvas.size
     ground, _, trace = _metals(canvas)
-    rim = np.argwhere((blur(trace, 1.0) > 0.3) & (blur(trace, 1.0) < 0.7))
+    soft = blur(trace, 1.0)
+    rim = np.argwhere((soft > 0.3) & (soft < 0.7))
     cy, cx = rim[rng.integers(len(rim))] if len(rim) else place(canvas, rng)
     cover = blob(rng, h, w, float(cy), float(cx), scaled(canvas, rng, 1.8, 4.5), wobble=0.4) * blur(
         trace, 0.5

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dapo.pretraining.fields import (
-    Field,
-    Rng,
-    blur,
-    noise,
-)
-from dapo.pretraining.surfaces import Rgb
+from dapo.pretraining.fields import Field, Rgb, Rng, blur, grid, log_uniform, noise, unit
+
+LEAST_AREA = 4  # px, of a flaw that counts
+LARGEST_SHARE = 0.6  # of the picture that one flaw may cover
+COVERED_FROM = 0.3  # coverage from which a pixel tells whether a flaw is seen
+AREA_SEEN_AS_ONE = 120  # square units, from which an eye averages over a flaw
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,40 @@ class Canvas:
 
     @property
     def unit(self) -> float:
-        """One pixel of a 112 px picture, in pixels of this one."""
-        return min(self.size) / 112.0
+        """One pixel of a picture of 112 px, in pixels of this one."""
+        return unit(*self.size)
 
     @property
     def grain(self) -> float:
         """Angle of the grain in radians."""
         return np.pi / 2 if self.upright else 0.0
+
+    @property
+    def along(self) -> tuple[Field, Field]:
+        """Coordinates (along, across) the grain in pixels, each (h, w)."""
+        y, x = grid(*self.size)
+        return (y, x) if self.upright else (x, y)
+
+    @property
+    def colour(self) -> np.ndarray:
+        """Mean colour (3,) of the part, without the background."""
+        weight = self.support / np.float32(max(float(self.support.sum()), 1e-3))
+        return np.einsum("hw,hwc->c", weight, self.image)
+
+    def colour_under(self, cover: Field) -> np.ndarray:
+        """Mean colour (3,) where `cover` is; of the part where it is nowhere."""
+        inside = cover > 0.5
+        return self.image[inside].mean(0) if inside.any() else self.colour
+
+    @property
+    def grey(self) -> Field:
+        """Luminance (h, w)."""
+        return _luminance(self.image)
+
+
+def _luminance(image: Rgb) -> Field:
+    """Mean of the channels (h, w)."""
+    return (image[..., 0] + image[..., 1] + image[..., 2]) / np.float32(3)
 
 
 Flaw = Callable[[Canvas, Rng], tuple[Rgb, Field]]
@@ -64,27 +90,51 @@ def flaw(name: str) -> Callable[[Flaw], Flaw]:
 
 
 def draw_flaw(name: str, canvas: Canvas, rng: Rng, *, seen: float = 0.018) -> tuple[Rgb, Field] | None:
-    """Draw flaw `name`; None if it came out invisible (mean change under `seen` of full scale, or under 4
-    px of area).
+    """Draw flaw `name`; None if it came out invisible, too small or too large.
 
-    The coverage returned counts only where the part is (a burr or an extra piece may reach beyond it).
+    A flaw is seen where its mean change beats `seen` of full scale plus 0.6 of the part's roughness. A large
+    one is also seen by a step of its mean or of its roughness, as an eye averages over an area. What lies on
+    the part or sticks out of it (a hair, a burr, loose fibres, an extra piece) may reach beyond the part.
     """
     image, cover = FLAWS[name](canvas, rng)
     image = np.clip(image, 0, 1).astype(np.float32)
-    inside = cover > 0.3
+    inside = cover > COVERED_FROM
     area = int(inside.sum())
-    if area < 4 or area > 0.6 * cover.size:
+    if area < LEAST_AREA or area > LARGEST_SHARE * cover.size:
         return None
-    change = np.abs(image - canvas.image).max(2)[inside]
-    roughness = np.abs(np.diff(canvas.image.mean(2), axis=1)).mean()
-    if float(change.mean()) < seen + 0.5 * float(roughness):
-        return None
-    return image, cover
+    before = canvas.grey
+    change = np.abs(image[inside] - canvas.image[inside]).max(1)
+    rough = float(np.abs(np.diff(before, axis=1)).mean() + np.abs(np.diff(before, axis=0)).mean()) / 2
+    if float(change.mean()) >= seen + 0.6 * rough:
+        return image, cover
+    large = area > AREA_SEEN_AS_ONE * canvas.unit**2
+    return (image, cover) if large and _steps(before, _luminance(image), inside, seen, rough) else None
 
 
-def place(canvas: Canvas, rng: Rng) -> tuple[float, float]:
-    """A place well inside the part."""
+def _steps(before: Field, after: Field, inside: np.ndarray, seen: float, rough: float) -> bool:
+    """Whether an area's mean or its roughness (either axis) changed enough to be seen as an area."""
+    busy = float(before[inside].std())
+    if abs(float((after - before)[inside].mean())) >= 0.8 * seen + 0.12 * rough + 0.08 * busy:
+        return True
+    for axis in (0, 1):
+        at = inside[1:] if axis == 0 else inside[:, 1:]
+        if not at.any():  # all of it lies in the first line of a tiny picture
+            continue
+        was = float(np.abs(np.diff(before, axis=axis))[at].mean())
+        now = float(np.abs(np.diff(after, axis=axis))[at].mean())
+        if abs(now - was) >= 0.4 * seen + 0.05 * busy and not 0.7 < (now + 1e-3) / (was + 1e-3) < 1.4:
+            return True
+    return False
+
+
+def place(canvas: Canvas, rng: Rng, rim: float = 0.15) -> tuple[float, float]:
+    """A place on the part; near its rim with probability `rim`."""
     h, w = canvas.size
+    if rng.random() < rim:
+        y, x, inward = rim_place(canvas, rng)
+        step = scaled(canvas, rng, 2, 12)
+        y, x = y + step * np.sin(inward), x + step * np.cos(inward)
+        return float(np.clip(y, 0, h - 1)), float(np.clip(x, 0, w - 1))
     for _ in range(8):
         y, x = rng.uniform(0.03, 0.97) * h, rng.uniform(0.03, 0.97) * w
         if canvas.support[int(y), int(x)] > 0.9:
@@ -96,29 +146,57 @@ def place(canvas: Canvas, rng: Rng) -> tuple[float, float]:
     return float(y), float(x)
 
 
-def edge_place(canvas: Canvas, rng: Rng) -> tuple[float, float]:
-    """A place on the edge of the part: its outline, or the border of the picture when the part fills it."""
+def rim_place(canvas: Canvas, rng: Rng, corner: float = 0.0) -> tuple[float, float, float]:
+    """(y, x, direction inward) on the edge of the part: its outline, or the border of the picture where the
+    part fills it; with probability `corner` the sharpest of a handful of places.
+    """
     h, w = canvas.size
+    keen = rng.random() < corner
     rim = np.argwhere((canvas.support > 0.2) & (canvas.support < 0.8))
-    if len(rim) > 12:
-        y, x = rim[rng.integers(len(rim))]
-        return float(y), float(x)
+    if len(rim) <= 12:
+        return _border_place(h, w, rng, keen)
+    picks = rim[rng.integers(len(rim), size=40 if keen else 1)]
+    reach = max(3, round(6 * canvas.unit))
+    best, found = np.inf, (0.0, 0.0, 0.0)
+    for y, x in picks:
+        window = canvas.support[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+        share = float(window.mean())
+        if share < best:
+            oy, ox = min(y, reach), min(x, reach)
+            wy, wx = np.arange(window.shape[0]) - oy, np.arange(window.shape[1]) - ox
+            pull = np.arctan2(float(wy @ window.sum(1)), float(window.sum(0) @ wx))
+            best, found = share, (float(y), float(x), float(pull))
+    return found
+
+
+def _border_place(h: int, w: int, rng: Rng, corner: bool) -> tuple[float, float, float]:
+    """(y, x, direction inward) on the border of the picture, or in one of its corners."""
+    if corner:
+        y, x = (h - 1.0) * int(rng.integers(2)), (w - 1.0) * int(rng.integers(2))
+        return y, x, float(np.arctan2(h / 2 - y, w / 2 - x))
     along = rng.uniform(0.05, 0.95)
-    return [(0.0, along * w), (h - 1.0, along * w), (along * h, 0.0), (along * h, w - 1.0)][rng.integers(4)]
+    sides = (
+        (0.0, along * w, np.pi / 2),
+        (h - 1.0, along * w, -np.pi / 2),
+        (along * h, 0.0, 0.0),
+        (along * h, w - 1.0, np.pi),
+    )
+    return sides[rng.integers(4)]
 
 
 def scaled(canvas: Canvas, rng: Rng, low: float, high: float) -> float:
     """Log-uniform size in pixels between `low` and `high` units."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))) * canvas.unit)
+    return log_uniform(rng, low, high) * canvas.unit
 
 
 def polarity(rng: Rng, dark: float = 0.5) -> float:
+    """-1 with probability `dark`, else 1."""
     return -1.0 if rng.random() < dark else 1.0
 
 
 def add_light(canvas: Canvas, cover: Field, amount: Field | float) -> Rgb:
     """Add `amount` (luminance) where `cover` is."""
-    return canvas.image + (cover * np.float32(1) * amount)[..., None]
+    return canvas.image + (cover * amount)[..., None]
 
 
 def multiply(canvas: Canvas, cover: Field, colour: np.ndarray, keep: float = 1.0) -> Rgb:
@@ -137,12 +215,13 @@ def paint(canvas: Canvas, cover: Field, colour: np.ndarray) -> Rgb:
 
 
 def random_colour(rng: Rng, low: float = 0.0, high: float = 1.0, chroma: float = 0.15) -> np.ndarray:
+    """A colour (3,) about a level between `low` and `high`, its channels apart by `chroma`."""
     return np.clip(rng.uniform(low, high) + rng.normal(0, chroma, 3), 0, 1).astype(np.float32)
 
 
 def contrasting(canvas: Canvas, rng: Rng, least: float = 0.15) -> np.ndarray:
     """A colour that stands off the part's mean by at least `least` of full scale."""
-    mean = canvas.image.mean((0, 1))
+    mean = canvas.colour
     level = float(mean.mean())
     side = 1.0 if level < 0.3 else -1.0 if level > 0.7 else polarity(rng)
     return np.clip(mean + side * rng.uniform(least, 0.6) + rng.normal(0, 0.06, 3), 0, 1).astype(np.float32)
@@ -154,3 +233,9 @@ def patchy(rng: Rng, canvas: Canvas, cover: Field, amount: float) -> Field:
     field = blur(noise(rng, h, w, 1.5), 0.6)
     level = np.quantile(field, amount)
     return cover * np.clip((field - np.float32(level)) * 4 + 0.5, 0, 1)
+
+
+def coarseness(canvas: Canvas) -> float:
+    """Deviation of the part's fine texture: what a thin thing must stand out from."""
+    inside = canvas.support > 0.5
+    return float(canvas.grey[inside].std()) if inside.any() else 0.0

@@ -7,76 +7,186 @@ from __future__ import annotations
 
 import numpy as np
 
-from dapo.pretraining.fields import Field, Rng, blur, noise, ramp, rotated, smooth, strokes, walk
+from dapo.pretraining.fields import (
+    Field,
+    Path,
+    Rgb,
+    Rng,
+    blur,
+    centred,
+    noise,
+    ramp,
+    rotated,
+    shifted,
+    smooth,
+    strokes,
+    walk,
+)
 from dapo.pretraining.flaws.canvas import (
     Canvas,
     add_light,
+    coarseness,
     contrasting,
-    edge_place,
     flaw,
     paint,
     place,
     polarity,
+    rim_place,
     scaled,
 )
-from dapo.pretraining.surfaces import Rgb
+
+Paths = tuple[list[Path], list[float]]  # polylines and their widths in pixels
 
 
 @flaw("scratch")
 def _scratch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Light scattered along one or a few nearly straight lines; a bright core, often a dark flank."""
+    """Metal ploughed by something that slid along: straight lines along the grain, strokes and arcs of
+    handling, short gouges with a raised lip. Even and smooth where a crack is jagged; no shadow.
+    """
+    kind = rng.random()
+    if kind < 0.14:
+        return _gouge(canvas, rng)
+    paths, widths = _long_lines(canvas, rng) if kind < 0.5 else _strokes_of_handling(canvas, rng)
+    h, w = canvas.size
+    line = strokes(h, w, paths, widths) * canvas.support
+    fade = np.clip(0.85 + 0.4 * noise(rng, h, w, 1.5, 6.0, canvas.upright), 0.2, 1.0)
+    strength = rng.uniform(0.1, 0.55) * polarity(rng, 0.5)
+    image = canvas.image * (1 - np.clip(-strength * 1.5, 0, 0.85) * line * fade)[..., None]
+    image = image + (line * fade * np.float32(max(strength, 0)))[..., None]
+    if rng.random() < 0.35:
+        shift = max(1, round(0.7 * canvas.unit))
+        upright = np.ptp([x for x, _ in paths[0]]) < np.ptp([y for _, y in paths[0]])
+        flank = shifted(line, 0, shift) if upright else shifted(line, shift, 0)
+        image = image - (flank * (1 - line) * np.float32(strength * 0.5))[..., None]
+    return image, np.clip(line * 1.5, 0, 1)
+
+
+def _long_lines(canvas: Canvas, rng: Rng) -> Paths:
+    """One to three parallel lines along the grain, from border to border or ending somewhere."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    angle = rng.uniform(0, np.pi) if rng.random() < 0.7 else canvas.grain + rng.normal(0, 0.06)
-    length = scaled(canvas, rng, 10, 130)
+    length = 1.2 * (h if canvas.upright else w)
+    tilt = rng.normal(0, 0.015)
     paths, widths = [], []
-    for _ in range(1 if rng.random() < 0.65 else rng.integers(2, 6)):
-        off = rng.normal(0, 3 * canvas.unit, 2)
-        paths.append(
-            walk(
-                rng,
-                cy + off[0],
-                cx + off[1],
-                length * rng.uniform(0.5, 1),
-                turn=0.03,
-                angle=angle + rng.normal(0, 0.05),
-            )
-        )
-        widths.append(scaled(canvas, rng, 0.5, 2.2))
-    line = strokes(h, w, paths, widths) * canvas.support
-    fade = np.clip(0.75 + 0.5 * noise(rng, h, w, 1.5), 0.15, 1.0)
-    strength = rng.uniform(0.12, 0.6) * polarity(rng, 0.4)
-    image = add_light(canvas, line * fade, strength)
-    if rng.random() < 0.4:
-        flank = np.roll(line, 1, int(abs(np.cos(angle)) < 0.7))
-        image = image - (flank * (1 - line) * np.float32(strength * 0.6))[..., None]
-    return image, line
+    for i in range(int(rng.choice([1, 1, 1, 2, 3]))):
+        start, stop = (-1.0, 1.0) if rng.random() < 0.6 else sorted(rng.uniform(-1, 1, 2))
+        off = rng.normal(0, 5 * canvas.unit) * (i > 0)
+        ends = [(t * length, off + t * length * tilt) for t in (start, stop)]
+        paths.append([(cx + b, a + cy) if canvas.upright else (cx + a, cy + b) for a, b in ends])
+        widths.append(scaled(canvas, rng, 0.4, 1.5))
+    return paths, widths
+
+
+def _strokes_of_handling(canvas: Canvas, rng: Rng) -> Paths:
+    """Strokes in one direction, straight or bent like the swing of a hand, now and then crossed."""
+    cy, cx = place(canvas, rng)
+    angle = rng.uniform(0, np.pi)
+    length = scaled(canvas, rng, 8, 110)
+    bend = rng.choice([0.0, rng.normal(0, 0.09)])
+    steps = 14
+    paths, widths = [], []
+    for _ in range(1 if rng.random() < 0.6 else rng.integers(2, 6)):
+        off = rng.normal(0, 4 * canvas.unit, 2)
+        headings = angle + rng.normal(0, 0.05) + bend * (np.arange(steps) - steps / 2)
+        step = length * rng.uniform(0.5, 1) / steps
+        x, y = np.cumsum(np.cos(headings) * step), np.cumsum(np.sin(headings) * step)
+        paths.append(centred(x, y, cy + off[0], cx + off[1]))
+        widths.append(scaled(canvas, rng, 0.4, 1.8))
+    return paths, widths
+
+
+def _gouge(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A short, wide furrow that begins pointed and ends blunt: dark floor, the ploughed-up lip bright."""
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    v, u = rotated(h, w, cy, cx, rng.uniform(0, 2 * np.pi))
+    half, thick = scaled(canvas, rng, 4, 22), scaled(canvas, rng, 1.0, 3.2)
+    t = np.clip((u / np.float32(half) + 1) / 2, 0, 1)
+    within = (t > 0) & (t < 1)
+    width = np.float32(thick) * t**0.6 * within * (1 + 0.2 * noise(rng, h, w, 1.5))
+    floor = ramp(np.abs(v) - width, 1.0) * within * canvas.support
+    lip = np.exp(-((np.abs(v) - width - 0.5 * canvas.unit) ** 2) / np.float32(canvas.unit**2))
+    lip = lip * within * (1 - floor) * canvas.support * np.where(v > 0, 1, rng.uniform(-0.5, 0.6))
+    amount = rng.uniform(0.12, 0.5)
+    image = canvas.image * (1 - np.float32(amount) * floor)[..., None]
+    image = image + (lip * np.float32(amount * 0.7))[..., None]
+    cover = ramp(np.abs(v) - width - np.float32(0.5 * canvas.unit), 1.0) * within * canvas.support
+    return image, cover
 
 
 @flaw("crack")
 def _crack(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A dark, jagged line with branches; its width wanders; sometimes bright lips."""
+    """Split open without loss: a dark line, jagged, its width wandering to nothing at the tip; branched, or
+    nearly straight from an edge, or a net of fine cracks.
+    """
     h, w = canvas.size
-    cy, cx = place(canvas, rng) if rng.random() < 0.7 else edge_place(canvas, rng)
-    length = scaled(canvas, rng, 10, 120)
-    main = walk(rng, cy, cx, length, turn=rng.uniform(0.25, 0.6), steps=int(rng.integers(10, 26)), angle=None)
-    paths = [main]
-    width = scaled(canvas, rng, 0.6, 2.4)
-    widths = [width]
-    for _ in range(rng.choice([0, 0, 1, 2, 4])):
-        x, y = main[rng.integers(len(main))]
-        branch = walk(rng, y, x, length * rng.uniform(0.15, 0.5), turn=0.5, steps=8)
-        dx, dy = x - branch[0][0], y - branch[0][1]
-        paths.append([(a + dx, b + dy) for a, b in branch])
-        widths.append(width * 0.7)
+    kind = rng.random()
+    if kind < 0.16:
+        paths, widths = _crazing(canvas, rng)
+    else:
+        paths, widths = _running(canvas, rng, straight=kind < 0.62)
     line = strokes(h, w, paths, widths) * canvas.support
-    line = line * np.clip(0.9 + 0.35 * noise(rng, h, w, 1.0), 0.3, 1)
-    depth = rng.uniform(0.35, 0.9)
+    line = line * np.clip(0.95 + 0.3 * noise(rng, h, w, 1.0), 0.35, 1)
+    depth = 0.9 * rng.uniform(0.13, 1.0)
     image = canvas.image * (1 - np.float32(depth) * line[..., None])
     if rng.random() < 0.25:
-        lips = np.clip(blur(line, 1.0) * 2 - line, 0, 1)
-        image = image + (lips * np.float32(rng.uniform(0.03, 0.15)))[..., None]
-    return image, line
+        lips = np.clip(blur(line, canvas.unit) * 2 - line, 0, 1) * canvas.support
+        image = image + (lips * np.float32(rng.uniform(0.03, 0.12)))[..., None]
+    return image, np.clip(line * 1.5, 0, 1)
+
+
+def _running(canvas: Canvas, rng: Rng, *, straight: bool) -> Paths:
+    """A crack that grew from a place or from an edge: segments that thin out toward the tip, with small
+    jogs, and branches where it is not straight.
+    """
+    length, width = scaled(canvas, rng, 8, 110), scaled(canvas, rng, 0.45, 1.4 if straight else 2.2)
+    if rng.random() < (0.7 if straight else 0.4):
+        y, x, angle = rim_place(canvas, rng)
+        angle = angle + rng.normal(0, 0.2 if straight else 0.5)
+    else:
+        y, x = place(canvas, rng)
+        angle = canvas.grain + np.pi / 2 * rng.integers(4) + rng.normal(0, 0.12)
+        angle = angle if straight else rng.uniform(0, 2 * np.pi)
+    jog = rng.uniform(0.08, 0.28) if straight else rng.uniform(0.3, 0.65)
+    paths, widths = [], []
+    fronts = [(x, y, angle, length, width)]
+    while fronts:
+        x, y, angle, length, width = fronts.pop()
+        steps = int(np.clip(length / (2.5 * canvas.unit), 4, 26))
+        drift = np.cumsum(rng.normal(0, 0.04 if straight else 0.12, steps))
+        headings = angle + drift + rng.normal(0, jog, steps)
+        for i, heading in enumerate(headings):
+            step = length / steps * rng.uniform(0.5, 1.5)
+            nx, ny = x + np.cos(heading) * step, y + np.sin(heading) * step
+            paths.append([(float(x), float(y)), (float(nx), float(ny))])
+            widths.append(float(width * max(0.3, 1 - (i / steps) ** 1.5) * rng.uniform(0.7, 1.2)))
+            x, y = nx, ny
+            if not straight and len(paths) < 60 and rng.random() < 0.06:
+                fork = heading + polarity(rng) * rng.uniform(0.4, 1.1)
+                fronts.append((x, y, fork, length * rng.uniform(0.15, 0.45), width * 0.7))
+    return paths, widths
+
+
+def _crazing(canvas: Canvas, rng: Rng) -> Paths:
+    """A net of fine cracks: glaze, coating or ground metal shrank; the cells are those of random seeds."""
+    from scipy.spatial import Voronoi
+
+    cy, cx = place(canvas, rng)
+    spread = scaled(canvas, rng, 8, 26)
+    count = int(rng.integers(14, 46))
+    net = Voronoi(np.array([cx, cy]) + rng.normal(0, spread, (count, 2)))
+    paths, widths = [], []
+    thick = scaled(canvas, rng, 0.35, 0.9)
+    for a, b in net.ridge_vertices:
+        if a < 0 or rng.random() < 0.18:
+            continue
+        p, q = net.vertices[a], net.vertices[b]
+        if max(np.hypot(*(p - (cx, cy))), np.hypot(*(q - (cx, cy)))) > 2.2 * spread:
+            continue
+        middle = (p + q) / 2 + rng.normal(0, 0.06, 2) * np.hypot(*(q - p))
+        paths.append([(float(x), float(y)) for x, y in (p, middle, q)])
+        widths.append(thick * rng.uniform(0.5, 1.3))
+    return paths, widths
 
 
 @flaw("cut")
@@ -187,24 +297,36 @@ def _wrinkle(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 
 @flaw("thread")
 def _thread(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A loose yarn lying on the surface in loops, lit along its middle, with a shadow."""
+    """A loose yarn lying on the surface: constant width, in loops, lit along its middle, with a shadow."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    path = walk(rng, cy, cx, scaled(canvas, rng, 30, 110), turn=0.35, steps=26)
-    width = scaled(canvas, rng, 1.3, 3.5)
-    wide, core = strokes(h, w, [path], [width]), strokes(h, w, [path], [max(0.5, width * 0.4)])
-    colour = contrasting(canvas, rng, 0.12)
-    shadow = np.roll(wide, 2, 0)
-    image = canvas.image * (1 - np.float32(0.3) * shadow[..., None])
-    image = image * (1 - wide[..., None]) + wide[..., None] * colour + (core * np.float32(0.12))[..., None]
-    return image, wide
+    path = _curl(rng, cy, cx, scaled(canvas, rng, 25, 120), rng.uniform(0.08, 0.3), 30)
+    width = scaled(canvas, rng, 1.2, 3.5)
+    wide, core = strokes(h, w, [path], [width]), strokes(h, w, [path], [max(0.5, width * 0.35)])
+    colour = contrasting(canvas, rng, min(0.4, 0.14 + 1.2 * coarseness(canvas)))
+    side = max(1, round(0.5 * width))
+    shadow = blur(shifted(wide, side, side * int(rng.integers(-1, 2))), 0.5 * canvas.unit)
+    image = canvas.image * (1 - np.float32(rng.uniform(0.15, 0.45)) * shadow[..., None])
+    image = image * (1 - wide[..., None]) + wide[..., None] * colour * 0.92
+    return image + (core * np.float32(rng.uniform(0.06, 0.16)))[..., None], wide
 
 
 @flaw("hair")
 def _hair(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """One thin, smoothly curved dark (or bright) hair."""
+    """One thin, smoothly curved dark (or bright) hair, straightish or curled."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    path = walk(rng, cy, cx, scaled(canvas, rng, 20, 100), turn=rng.uniform(0.08, 0.25), steps=30)
-    line = strokes(h, w, [path], [scaled(canvas, rng, 0.4, 1.2)])
-    return paint(canvas, line * np.float32(rng.uniform(0.6, 1.0)), contrasting(canvas, rng, 0.25)), line
+    path = _curl(rng, cy, cx, scaled(canvas, rng, 18, 110), rng.uniform(0.03, 0.14), 36)
+    line = strokes(h, w, [path], [scaled(canvas, rng, 0.45, 1.2)])
+    colour = contrasting(canvas, rng, min(0.5, 0.25 + coarseness(canvas)))
+    ink = line * np.float32(rng.uniform(0.7, 1.0))
+    return paint(canvas, ink, colour), np.clip(line * 1.5, 0, 1)
+
+
+def _curl(rng: Rng, cy: float, cx: float, length: float, turn: float, steps: int) -> Path:
+    """A smooth path of (x, y) points through (cx, cy) that keeps its sense of turning for a while."""
+    curvature = np.convolve(rng.normal(0, turn, steps + 8), np.ones(9) / 3.0, "valid")
+    headings = rng.uniform(0, 2 * np.pi) + np.cumsum(curvature + rng.normal(0, turn * 0.5))
+    step = length / steps
+    x, y = np.cumsum(np.cos(headings) * step), np.cumsum(np.sin(headings) * step)
+    return centred(x, y, cy, cx)

@@ -7,7 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from dapo.pretraining.fields import Field, Rng, blob, blur, grid, ramp, relief, rotated
+from dapo.pretraining.fields import (
+    Field,
+    Rgb,
+    Rng,
+    blob,
+    blur,
+    grid,
+    log_uniform,
+    noise,
+    ramp,
+    relief,
+    rotated,
+    shifted,
+    strokes,
+)
 from dapo.pretraining.flaws.canvas import (
     Canvas,
     add_light,
@@ -18,10 +32,10 @@ from dapo.pretraining.flaws.canvas import (
     random_colour,
     scaled,
 )
-from dapo.pretraining.surfaces import Rgb
 
 
 def _swell(canvas: Canvas, rng: Rng, low: float, high: float, sign: float) -> tuple[Rgb, Field]:
+    """A Gaussian hill (`sign` 1) or hollow (-1) of radius `low` to `high` units, shaded."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
     radius = scaled(canvas, rng, low, high)
@@ -101,34 +115,56 @@ def _hole(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 
 @flaw("pit")
 def _pit(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Blowholes and pores: small, dark, round-edged cavities with a lit far wall; one, a few or a field of
-    them.
+    """Cavities: a blowhole, a few pores, or a field of tiny specks, each with a lit far wall."""
+    kind = rng.random()
+    return _blowholes(canvas, rng) if kind < 0.6 else _specks(canvas, rng)
+
+
+def _blowholes(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """One or a few small, dark, ragged cavities; a ring around them is bright where the rim is ground sharp,
+    dark where it is drawn in.
     """
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    kind = rng.random()
-    count = 1 if kind < 0.55 else int(rng.integers(2, 6)) if kind < 0.8 else int(rng.integers(12, 50))
-    spread = rng.uniform(6, 16) if count < 12 else rng.uniform(14, 40)
     total = np.zeros((h, w), np.float32)
-    aspect = rng.uniform(1, 1.9)
-    for _ in range(count):
-        y, x = (
-            (cy, cx)
-            if count == 1
-            else (cy + rng.normal(0, spread * canvas.unit), cx + rng.normal(0, spread * canvas.unit))
-        )
-        r = scaled(canvas, rng, 1.0, 5.0 if count < 12 else 2.0)
-        if count < 12:
-            total = np.maximum(
-                total, blob(rng, h, w, y, x, r, wobble=0.2, aspect=aspect, angle=rng.uniform(0, np.pi))
-            )
-        else:
-            v, u = rotated(h, w, y, x, 0.0)
-            total = np.maximum(total, ramp(np.sqrt(v * v + u * u) - np.float32(r)))
+    spread = rng.uniform(5, 16) * canvas.unit
+    largest = scaled(canvas, rng, 1.1, 8)
+    for i in range(1 if rng.random() < 0.7 else int(rng.integers(2, 7))):
+        off = rng.normal(0, spread, 2) * (i > 0)
+        r = largest * (1 if i == 0 else rng.uniform(0.3, 1))
+        aspect, wobble = rng.uniform(1, 1.9), rng.uniform(0.1, 0.45)
+        total = np.maximum(total, blob(rng, h, w, cy + off[0], cx + off[1], r, wobble=wobble, aspect=aspect))
     total = total * canvas.support
-    image = canvas.image * (1 - np.float32(rng.uniform(0.35, 0.9)) * total[..., None])
-    wall = relief(blur(total, 0.7), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.4))
-    return image + wall[..., None], total
+    floor = np.clip(1 + 0.25 * noise(rng, h, w, 1.0), 0.4, 1.3)
+    image = canvas.image * (1 - np.clip(np.float32(rng.uniform(0.35, 0.95)) * total * floor, 0, 1))[..., None]
+    wall = relief(blur(total, 0.7 * canvas.unit), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.45))
+    near = blur(total, max(0.7 * canvas.unit, 0.25 * largest))
+    ring = np.clip(near * 2.2, 0, 1) * (1 - total) * canvas.support
+    return image + (wall + ring * np.float32(rng.normal(0.03, 0.14)))[..., None], total
+
+
+def _specks(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+    """A field of tiny cavities, up to the whole picture: every one dark with a bright flank on the same
+    side.
+    """
+    h, w = canvas.size
+    cy, cx = place(canvas, rng)
+    count = int(log_uniform(rng, 10, 160))
+    spread = scaled(canvas, rng, 8, 70)
+    y, x = cy + rng.normal(0, spread, count), cx + rng.normal(0, spread, count)
+    drawn = rng.uniform(0, 1.6)
+    angle = canvas.grain + np.pi / 2 * (rng.random() < 0.3)
+    lengths = drawn * rng.exponential(1.0, count) * canvas.unit
+    dy, dx = np.sin(angle) * lengths, np.cos(angle) * lengths
+    paths = [[(a, b), (a + c + 0.01, b + d)] for a, b, c, d in np.stack([x, y, dx, dy], 1).tolist()]
+    size = scaled(canvas, rng, 0.7, 1.7)
+    total = strokes(h, w, paths, size * np.exp(rng.normal(0, 0.35, count))) * canvas.support
+    side = rng.uniform(0, 2 * np.pi)
+    step = max(1.0, 0.8 * size)
+    flank = shifted(total, round(step * np.sin(side)), round(step * np.cos(side)))
+    flank = flank * (1 - total) * canvas.support
+    image = canvas.image * (1 - np.float32(rng.uniform(0.25, 0.75)) * total)[..., None]
+    return image + (flank * np.float32(rng.uniform(0.03, 0.22)))[..., None], total
 
 
 @flaw("poke")
@@ -175,14 +211,15 @@ def _bent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
     half = scaled(canvas, rng, 9, 26)
     amount = scaled(canvas, rng, 3, 11) * polarity(rng)
-    inside = np.clip(1 - np.abs(u) / np.float32(half), 0, 1) * ramp(np.abs(v) - np.float32(half), half * 0.5)
+    fold = np.clip(1 - np.abs(u) / np.float32(half), 0, 1)
+    inside = fold * fold * (3 - 2 * fold) * ramp(np.abs(v) - np.float32(half), half)
     y, x = grid(h, w)
     angle = rng.uniform(0, np.pi)
     sy = np.clip(y + np.float32(amount * np.sin(angle)) * inside, 0, h - 1).astype(np.int64)
     sx = np.clip(x + np.float32(amount * np.cos(angle)) * inside, 0, w - 1).astype(np.int64)
     image = (
         canvas.image[sy, sx]
-        + (relief(inside * np.float32(half), angle, rng.uniform(0.05, 0.3)) * canvas.support)[..., None]
+        + (relief(inside * np.float32(half), angle, rng.uniform(0.03, 0.14)) * canvas.support)[..., None]
     )
     changed = np.abs(image - canvas.image).max(2) > 0.05
     return image, ((blur(changed.astype(np.float32), 2.0) > 0.2) & (inside > 0.15)).astype(np.float32)
@@ -190,27 +227,48 @@ def _bent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 
 @flaw("roll_mark")
 def _roll_mark(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """An impression of a roll or tool: a long lens or arc with a lit and a shaded flank, sometimes repeated
-    at a pitch.
+    """An impression of a roll or tool, oblique to the grain and sometimes repeated at a pitch: a lens in a
+    raised bright surround, a hairline lit on one side, or a shallow lens with a lit and a shaded flank.
     """
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    angle = rng.uniform(0, np.pi)
-    half, thick = scaled(canvas, rng, 14, 60), scaled(canvas, rng, 1.5, 7)
-    image, total = canvas.image, np.zeros((h, w), np.float32)
-    strength, side, bow = rng.uniform(0.1, 0.35), polarity(rng), rng.normal(0, 0.006)
+    angle = canvas.grain + polarity(rng) * rng.uniform(0.15, 1.4)
+    kind = int(rng.integers(3))
+    half = scaled(canvas, rng, 12, 50)
+    thick = scaled(canvas, rng, 0.5, 1.1) if kind == 1 else scaled(canvas, rng, 1.5, 6)
+    strength, side, bow = rng.uniform(0.1, 0.35), polarity(rng), rng.normal(0, 0.003) / canvas.unit
+    light, total = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
     pitch = rng.uniform(18, 45) * canvas.unit
-    for i in range(1 if rng.random() < 0.7 else 3):
+    for i in range(1 if rng.random() < 0.75 else 3):
         v, u = rotated(
             h, w, cy + i * pitch * np.sin(angle + 1.57), cx + i * pitch * np.cos(angle + 1.57), angle
         )
         v = v + np.float32(bow) * u * u
-        taper = np.clip(1 - (u / np.float32(half)) ** 2, 0.0, 1)
-        lens = ramp(np.abs(v) - np.float32(thick) * taper, 1.5) * (taper > 0.02)
-        flank = v / np.float32(thick) * lens * np.float32(strength * 1.6 * side)
-        image = (
-            image
-            + ((flank - lens * np.float32(strength * rng.uniform(0.2, 0.8))) * canvas.support)[..., None]
-        )
-        total = np.maximum(total, lens)
-    return image, total * canvas.support
+        mark, cover = _impression(rng, v, u, half, thick, kind)
+        light = light + mark * np.float32(strength * side if kind == 1 else strength)
+        total = np.maximum(total, cover)
+    return add_light(canvas, canvas.support, light), total * canvas.support
+
+
+def _impression(rng: Rng, v: Field, u: Field, half: float, thick: float, kind: int) -> tuple[Field, Field]:
+    """(light, coverage) of one mark in its own coordinates; `kind` 0 lens in a surround, 1 hairline, 2
+    shallow lens.
+    """
+    taper = np.clip(1 - (u / np.float32(half)) ** 2, 0.0, 1)
+    inside = (taper > 0.02).astype(np.float32)
+    if kind == 1:
+        s = v / np.float32(thick)
+        line = np.exp(-(s * s)) * inside
+        return 2.2 * s * line + np.float32(rng.normal(0, 0.4)) * line, ramp(
+            np.abs(v) - np.float32(1.4 * thick)
+        ) * inside
+    width = np.float32(thick) * taper
+    lens = ramp(np.abs(v) - width, 1.5) * inside
+    if kind == 2:
+        flank = v / np.float32(thick) * lens
+        return 1.6 * flank - lens * np.float32(rng.uniform(0.2, 0.8)), lens
+    swell = np.sqrt(taper) * np.exp(-((v / np.float32(1.9 * thick)) ** 2))
+    groove = ramp(np.abs(v) - 0.45 * width, max(1.2, 0.5 * thick)) * inside
+    edge = v / np.float32(thick) * groove * np.float32(rng.normal(0, 1.0))
+    mark = 0.55 * swell - np.float32(rng.uniform(0.9, 1.8)) * groove + edge
+    return mark, ramp(np.abs(v) - 1.7 * np.float32(thick) * np.sqrt(taper), 1.5) * inside

@@ -9,7 +9,9 @@ import numpy as np
 
 from dapo.pretraining.fields import (
     Field,
+    Rgb,
     Rng,
+    blend,
     blob,
     blur,
     grid,
@@ -18,6 +20,7 @@ from dapo.pretraining.fields import (
     ramp,
     relief,
     rotated,
+    shifted,
     strokes,
     walk,
 )
@@ -31,7 +34,6 @@ from dapo.pretraining.flaws.canvas import (
     random_colour,
     scaled,
 )
-from dapo.pretraining.surfaces import Rgb
 
 
 @flaw("dust")
@@ -69,7 +71,7 @@ def _foreign(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     shade = relief(blur(cover, 1.5 * canvas.unit), rng.uniform(0, 2 * np.pi), 0.8) + 0.08 * noise(
         rng, h, w, 0.8
     )
-    shadow = np.roll(cover, (round(2 * canvas.unit), round(1.5 * canvas.unit)), (0, 1))
+    shadow = shifted(cover, round(2 * canvas.unit), round(1.5 * canvas.unit))
     image = canvas.image * (1 - np.float32(rng.uniform(0, 0.5)) * shadow[..., None])
     image = image * (1 - cover[..., None]) + cover[..., None] * (
         contrasting(canvas, rng, 0.12) + shade[..., None]
@@ -130,7 +132,7 @@ def _weave(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     moved = np.roll(canvas.image, int(rng.integers(2, 7)), int(rows)) * np.float32(
         rng.uniform(0.55, 0.9) if rng.random() < 0.7 else 1.25
     )
-    return canvas.image + (moved - canvas.image) * cover[..., None], cover
+    return blend(canvas.image, moved, cover), cover
 
 
 @flaw("grid_shift")
@@ -150,7 +152,7 @@ def _grid_shift(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         moved = np.roll(canvas.image, tuple(int(v) for v in rng.integers(4, 14, 2)), (0, 1))
     else:
         moved = canvas.image[::-1, ::-1]
-    return canvas.image + (moved - canvas.image) * cover[..., None], cover
+    return blend(canvas.image, moved, cover), cover
 
 
 @flaw("missing")
@@ -198,7 +200,7 @@ def _extra(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         rng, 0.6, 1.3, 0.1
     )
     shade = relief(blur(cover, 1.5), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.9))
-    return canvas.image + (moved - canvas.image) * cover[..., None] + shade[..., None], cover
+    return blend(canvas.image, moved, cover) + shade[..., None], cover
 
 
 @flaw("misprint")
@@ -215,7 +217,7 @@ def _misprint(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     ink = strokes(h, w, paths, [max(0.8, size * 0.12)] * len(paths))
     if rng.random() < 0.6:
         shift = (int(rng.integers(-3, 4)), int(rng.integers(2, 6)))
-        ink = np.maximum(ink, np.float32(0.6) * np.roll(ink, shift, (0, 1)))
+        ink = np.maximum(ink, np.float32(0.6) * shifted(ink, *shift))
     if rng.random() < 0.5:
         ink = np.clip(blur(ink, 1.3 * canvas.unit) * 1.5, 0, 1)
     ink = ink * canvas.support
