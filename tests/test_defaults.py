@@ -122,7 +122,7 @@ def test_a_run_that_starts_from_a_backbone_keeps_its_words_and_moves_its_eyes(tm
         tmp_path / "out", textures=None, recipe=recipe, workers=0, device="cpu", log=lines.append
     )
     before, after = load_clip(start).state_dict(), load_clip(folder).state_dict()
-    moved = {name for name in before if not torch.allclose(before[name], after[name], atol=2e-3)}
+    moved = {name for name in before if not torch.equal(before[name].half(), after[name].half())}
     assert moved and all(name.startswith("vision.") for name in moved)
     assert not (tmp_path / "out" / "text").exists()
 
