@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from dapo.config import Fusion
-from dapo.images import prepare, restore_map
+from dapo.images import restore_map
 from dapo.metrics import image_metrics, pixel_metrics
 from dapo.model.detector import CERTAIN, Detector, top_mean
+from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
 from dapo.pretraining.unknown import choose_unknown
 from dapo.vocabulary import Vocabulary
@@ -70,8 +71,7 @@ def choose_defaults(
     overall, local, maps, truths = [], [], [], []
     for i in range(count):
         scene = world.scene(i, side, side)
-        pixels = prepare(scene.image, detector.input_side, detector.clip.config.patch, detector.settings.fit)
-        scores = detector(torch.from_numpy(pixels)[None], states)
+        scores = detector(pixels_for(detector, scene.image), states)
         overall.append(float(scores.image.logit(CERTAIN)))
         local.append(float(top_mean(scores.binary, detector.settings.top).logit(CERTAIN)))
         maps.append(restore_map(scores.binary[0].float().numpy(), side, side))
@@ -79,9 +79,8 @@ def choose_defaults(
         for mask in scene.masks.values():
             truth |= mask
         truths.append(truth)
-    features = np.column_stack([overall, local])
-    if detector.settings.anchors:  # made so that the list of names does not move the score: nor may its map
-        features[:, 1] = 0
+    # Anchors are there so that the list of names does not move the score: nor may its map.
+    features = np.column_stack([overall, np.zeros(count) if detector.settings.anchors else local])
     flawed = np.array([truth.any() for truth in truths])
     fusion = fit_fusion(features, flawed)
     fused = fuse(features, fusion)

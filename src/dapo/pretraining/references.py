@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from dapo.config import Fusion
-from dapo.images import prepare, restore_map
+from dapo.images import restore_map
 from dapo.metrics import image_metrics, pixel_metrics
 from dapo.model.crowd import Crowd, gather
 from dapo.model.detector import CERTAIN, Detector, Features
 from dapo.model.memory import Memory, layers_of, remember
 from dapo.pretraining.defaults import DEFECTS, fit_fusion, fuse
 from dapo.pretraining.lines import Line
+from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import Scene
 from dapo.vocabulary import Vocabulary
 
@@ -91,13 +92,11 @@ def evidence_of(
     states, layers = detector.text_features(Vocabulary.of(list(defects))), layers_of(detector)
     device = states.device
 
-    def pixels(scene: Scene) -> torch.Tensor:
-        shown = prepare(scene.image, detector.input_side, detector.clip.config.patch, detector.settings.fit)
-        return torch.from_numpy(shown)
-
     scenes = [line.scene(i, good=i >= FLAWED) for i in range(GOOD + FLAWED)]
     truths = np.stack([_truth(scene, COARSE) for scene in scenes])
-    seen: list[list[Features]] = [detector.looks(pixels(scene)[None].to(device), layers) for scene in scenes]
+    seen: list[list[Features]] = [
+        detector.looks(pixels_for(detector, scene.image).to(device), layers) for scene in scenes
+    ]
     told = [detector.judge(looks, states) for looks in seen]
     words = torch.cat([scores.binary for scores in told]).logit(CERTAIN).float().cpu().numpy()
     overall = torch.cat([scores.image for scores in told]).logit(CERTAIN).float().cpu().numpy()
@@ -109,10 +108,13 @@ def evidence_of(
         return Evidence(parts, truths, words, far, overall, farthest)
 
     for draw in range(DRAWS):
-        good = [pixels(line.scene(1000 * (draw + 1) + i, good=True)) for i in range(max(shots))]
+        good = [
+            pixels_for(detector, line.scene(1000 * (draw + 1) + i, good=True).image)[0]
+            for i in range(max(shots))
+        ]
         for k in shots:
             yield compared(k, remember(detector, [[picture] for picture in good[:k]]))
-    yield compared(None, gather(detector, [pixels(scene) for scene in scenes]))
+    yield compared(None, gather(detector, [pixels_for(detector, scene.image)[0] for scene in scenes]))
 
 
 def _truth(scene: Scene, step: int) -> NDArray[np.bool_]:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dapo.images import prepare
 from dapo.model.detector import Detector, Features
 from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
 from dapo.vocabulary import Defect, Vocabulary
 
@@ -37,10 +37,7 @@ def held_out_words(
     for i in range(4 * count):
         scene = world.scene(i, side, side)
         if len(scene.masks) == 1:
-            pixels = prepare(
-                scene.image, detector.input_side, detector.clip.config.patch, detector.settings.fit
-            )
-            seen.append(detector.looks(torch.from_numpy(pixels)[None]))
+            seen.append(detector.looks(pixels_for(detector, scene.image)))
             truth.append(families.index(next(iter(scene.masks))))
         if len(seen) == count:
             break

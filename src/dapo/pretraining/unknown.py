@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dapo.images import prepare, restore_map
+from dapo.images import restore_map
 from dapo.inspection import Region
 from dapo.metrics import image_metrics
 from dapo.model.detector import Detector
 from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
 from dapo.regions import find_regions
 from dapo.vocabulary import Defect, Vocabulary, builtin
@@ -113,10 +114,8 @@ def trials(
 
     pictures: uint8 (h, w, 3), and a mask (h, w) for each type of flaw, called as the lists call it.
     """
-    patch, fit = detector.clip.config.patch, detector.settings.fit
     for image, masks in pictures:
-        pixels = torch.from_numpy(prepare(image, detector.input_side, patch, fit))[None]
-        seen = detector.looks(pixels)
+        seen = detector.looks(pixels_for(detector, image))
         for names, states, background in asked:
             scores = detector.judge(seen, states, background=background)
             assert scores.unknown is not None  # a background was given
