@@ -38,8 +38,8 @@ RINGS = (
 RING = {name: number for number, names in enumerate(RINGS) for name in names}
 TORCH_FROM = 2  # the first ring that may import torch
 GENERATOR = (
-    "fields", "materials", "patterns", "lettering", "surfaces", "marks", "shapes", "parts", "flaws", "scenes",
-    "captions", "lexicon", "sentences",
+    "fields", "materials", "patterns", "lettering", "surfaces", "marks", "outlines", "shapes", "parts",
+    "flaws", "scenes", "captions", "lexicon", "sentences",
 )  # fmt: skip
 TORCH_FREE = tuple(f"pretraining/{name}" for name in GENERATOR)
 UNWANTED = {"torchvision", "timm", "cv2", "pickle", "open_clip", "dill", "joblib"}

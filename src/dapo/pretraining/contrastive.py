@@ -7,7 +7,7 @@ the joint space at temperature tau:
 - dense: patch softmax over {flawless, one phrase a family}, at the last layer and, weighted less, at
   earlier taps;
 - naming: on flawed patches, softmax over the families alone;
-- global: CLS against {flawless, mean of the flaws} and, on flawed images, over the families;
+- global: CLS against {flawless, mean of the flaws}, and over {flawless, one phrase a family};
 - instance: the mean of the most abnormal patches decides whether the image is flawed;
 - caption: image-text contrast (CLIP, arXiv 2103.00020) with the locked text features of captions (LiT,
   arXiv 2111.07991).
@@ -158,9 +158,9 @@ def stage_loss(
     t_a = F.normalize(states[1:].mean(0), dim=-1)
     margin = (g @ (t_a - states[0])) / stage.tau
     image = F.binary_cross_entropy_with_logits(margin, is_flawed)
-    wanted = batch.present / batch.present.sum(1, keepdim=True).clamp(min=1)
-    types = -((g @ states[1:].T / stage.tau).log_softmax(-1) * wanted).sum(-1)
-    types = (types * is_flawed).sum() / is_flawed.sum().clamp(min=1)
+    present = batch.present / batch.present.sum(1, keepdim=True).clamp(min=1)
+    wanted = torch.cat([1 - is_flawed[:, None], present * is_flawed[:, None]], 1)
+    types = -((g @ states.T / stage.tau).log_softmax(-1) * wanted).sum(-1).mean()
     contrast = (g @ F.normalize(texts.float(), dim=-1).T) / stage.tau
     labels = torch.arange(len(g), device=g.device)
     caption = (F.cross_entropy(contrast, labels) + F.cross_entropy(contrast.T, labels)) / 2
@@ -173,7 +173,7 @@ def stage_loss(
         + stage.tap_weight * earlier
         + 0.25 * names
         + 0.4 * image
-        + 0.15 * types
+        + 0.25 * types
         + 0.1 * caption
         + 0.15 * instance
     )

@@ -22,6 +22,7 @@ REFERENCE_SIDE = 112  # px, the shorter side of the picture that sizes are state
 
 BANK_SIDE = 512  # px, side of one banked noise; crops are at most this large, larger sizes tile it
 BANK_COUNT = 6  # noises kept per (spectrum, stretch)
+SAME_GRAIN = 0.03  # of a pixel: a grain this close to one pixel is left as it is
 
 
 def unit(h: int, w: int) -> float:
@@ -55,10 +56,26 @@ def _bank(beta: float, stretch: float) -> Field:
     return out
 
 
-def noise(rng: Rng, h: int, w: int, beta: float = 1.0, stretch: float = 1.0, upright: bool = False) -> Field:
-    """A crop of banked noise, unit deviation over the bank; grain along x, or along y if `upright`."""
+def noise(
+    rng: Rng,
+    h: int,
+    w: int,
+    beta: float = 1.0,
+    stretch: float = 1.0,
+    upright: bool = False,
+    grain: float | None = None,
+) -> Field:
+    """A crop of banked noise, unit deviation over the bank; grain along x, or along y if `upright`.
+
+    Its finest grain is `grain` pixels wide: by default `unit(h, w)`, so that a texture keeps its share of the
+    picture at every size.
+    """
     if upright:
-        return noise(rng, w, h, beta, stretch).T
+        return noise(rng, w, h, beta, stretch, grain=grain).T
+    grain = unit(h, w) if grain is None else grain
+    if abs(grain - 1) > SAME_GRAIN:
+        coarse = noise(rng, max(1, round(h / grain)), max(1, round(w / grain)), beta, stretch, grain=1.0)
+        return enlarge(np.ascontiguousarray(coarse), h, w)
     bank = _bank(beta, stretch)[rng.integers(BANK_COUNT)]
     y, x = (int(v) for v in rng.integers(BANK_SIDE, size=2))
     if y + h <= BANK_SIDE and x + w <= BANK_SIDE:
@@ -200,6 +217,9 @@ def polygon(h: int, w: int, points: Sequence[tuple[float, float]]) -> Field:
 def relief(height: Field, light: float, gain: float = 1.0) -> Field:
     """Lambert-like shading of a height field lit from direction `light` (radians): the slope toward the
     light.
+
+    Heights are in pixels. One that is not, such as a coverage, needs `unit(h, w)` in its `gain`: its flanks
+    grow wider with the picture, and less steep.
     """
     gy = np.empty_like(height)
     gx = np.empty_like(height)
@@ -210,9 +230,9 @@ def relief(height: Field, light: float, gain: float = 1.0) -> Field:
     return np.float32(gain) * (gx * np.float32(np.cos(light)) + gy * np.float32(np.sin(light)))
 
 
-def blend(under: Rgb, over: Rgb | np.float32, cover: Field) -> Rgb:
+def blend(under: Rgb, over: NDArray[np.floating] | np.float32, cover: Field) -> Rgb:
     """`over`, a picture, a colour or a tone, laid over `under` where `cover` (h, w) is: alpha compositing."""
-    return under + (over - under) * cover[..., None]
+    return under + (np.asarray(over, np.float32) - under) * cover[..., None]
 
 
 def blur(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

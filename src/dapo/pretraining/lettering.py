@@ -15,13 +15,14 @@ from dapo.pretraining.fields import Field, Rng
 
 STRIPS = 24  # made-up lines of print kept per size
 STRIP_LETTERS = 40  # letters and spaces of such a line, at least
+LARGEST_KEPT = 25  # px, the largest print whose lines are kept: about 14 MB of them in all
 LEAST_SIZE = 5  # px, the smallest print that keeps its strokes
 CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
 SMALL = "aeionrtslcudpmhgbfywkvxz"
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that comes with Pillow, read once a size."""
     return ImageFont.load_default(size=size)
@@ -36,7 +37,6 @@ def lettered(text: str, size: float) -> Field:
     return np.asarray(canvas, np.float32) / np.float32(255)
 
 
-@lru_cache(maxsize=1024)
 def _strip(number: int, size: int) -> Field:
     """Line `number` of made-up words and figures; its seed is fixed: it is a table, not a draw."""
     rng = np.random.default_rng([20_27, number])
@@ -49,9 +49,13 @@ def _strip(number: int, size: int) -> Field:
     return line
 
 
+_kept_strip = lru_cache(maxsize=STRIPS * (LARGEST_KEPT - LEAST_SIZE + 1))(_strip)
+
+
 def strip(rng: Rng, size: float) -> Field:
     """One long line of print about `size` pixels high; shared, do not write into it."""
-    return _strip(int(rng.integers(STRIPS)), max(LEAST_SIZE, round(size)))
+    number, size = int(rng.integers(STRIPS)), max(LEAST_SIZE, round(size))
+    return _kept_strip(number, size) if size <= LARGEST_KEPT else _strip(number, size)
 
 
 def code(rng: Rng) -> str:

@@ -44,6 +44,7 @@ def _dark(rng: Rng, image: Rgb, cover: Field, low: float, high: float) -> Rgb:
 
 def _sunk(rng: Rng, image: Rgb, cover: Field, gain: float) -> Rgb:
     """Press `cover` into the surface: shaded flanks, a floor a little darker or brighter."""
+    gain = gain * unit(*cover.shape)  # a coverage is not a height in pixels
     shade = relief(cover, rng.uniform(0, 2 * np.pi), gain) - np.float32(rng.uniform(-0.05, 0.12)) * cover
     return np.clip(image + shade[..., None], 0, 1)
 
@@ -104,7 +105,8 @@ def embossing(rng: Rng, image: Rgb) -> Rgb:
     y, x = grid(h, w)
     across = y if rng.random() < 0.5 else x
     cover = np.zeros((h, w), np.float32)
-    first, width, pitch = rng.uniform(0.05, 0.8) * h, u * rng.uniform(0.8, 4), u * rng.uniform(5, 20)
+    length = h if across is y else w
+    first, width, pitch = rng.uniform(0.05, 0.8) * length, u * rng.uniform(0.8, 4), u * rng.uniform(5, 20)
     for k in range(int(rng.integers(1, 5))):
         cover = np.maximum(
             cover, ramp(np.abs(across - np.float32(first + k * pitch)) - np.float32(width / 2), u)

@@ -108,9 +108,8 @@ def _brushed(rng: Rng, h: int, w: int) -> Field:
 @family("cast metal")
 def _cast(rng: Rng, h: int, w: int) -> Field:
     """Cast: the coarse skin of the mould and grains of its sand."""
-    return rng.uniform(0.3, 1.0) * noise(rng, h, w, 1.0) + rng.uniform(0.1, 0.6) * blur(
-        noise(rng, h, w, 0.3), 0.8
-    )
+    sand = blur(noise(rng, h, w, 0.3), 0.8 * unit(h, w))
+    return rng.uniform(0.3, 1.0) * noise(rng, h, w, 1.0) + rng.uniform(0.1, 0.6) * sand
 
 
 @family("concrete")
@@ -124,7 +123,7 @@ def _concrete(rng: Rng, h: int, w: int) -> Field:
 @family("stone")
 def _stone(rng: Rng, h: int, w: int) -> Rgb:
     """Polished stone: grains of four minerals, each of one colour."""
-    grain = blur(noise(rng, h, w, 0.3), rng.uniform(0.4, 1.6))
+    grain = blur(noise(rng, h, w, 0.3), unit(h, w) * rng.uniform(0.4, 1.6))
     grain = grain / (grain.std() + 1e-6)
     palette = np.clip(rng.uniform(0.25, 0.85) + rng.normal(0, 0.12, (4, 3)), 0.05, 0.95).astype(np.float32)
     classes = np.digitize(grain + 0.3 * noise(rng, h, w, 2.0), [-0.9, 0.2, 1.1])
@@ -136,14 +135,15 @@ def _marble(rng: Rng, h: int, w: int) -> Field:
     """Dark veins: the crests of a wave that slow noise has bent."""
     warp = noise(rng, h, w, 2.5) * rng.uniform(1, 3)
     v, _ = rotated(h, w, h / 2, w / 2, rng.uniform(0, np.pi))
-    veins = np.sin(v * rng.uniform(0.02, 0.12) + warp)
+    veins = np.sin(v * np.float32(rng.uniform(0.02, 0.12) / unit(h, w)) + warp)
     return -np.abs(veins) * rng.uniform(0.3, 0.9) + 0.25 * noise(rng, h, w, 1.5)
 
 
 @family("carpet")
 def _carpet(rng: Rng, h: int, w: int) -> Field:
     """Cut pile: tufts a pixel or two wide, worn clouds."""
-    return blur(noise(rng, h, w, 0.3), rng.uniform(0.3, 1.0)) * 1.6 + 0.3 * noise(rng, h, w, 1.5)
+    tufts = blur(noise(rng, h, w, 0.3), unit(h, w) * rng.uniform(0.3, 1.0))
+    return tufts * 1.6 + 0.3 * noise(rng, h, w, 1.5)
 
 
 @family("glass")
@@ -152,7 +152,9 @@ def _glass(rng: Rng, h: int, w: int) -> Field:
     field = smooth(rng, h, w, int(rng.integers(2, 5))) * rng.uniform(0.2, 1.0)
     for _ in range(rng.integers(0, 3)):
         v, _u = rotated(h, w, rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0, np.pi))
-        field = field + rng.uniform(0.3, 1.2) * np.exp(-((v / rng.uniform(3, 20)) ** 2))
+        field = field + rng.uniform(0.3, 1.2) * np.exp(
+            -((v / np.float32(unit(h, w) * rng.uniform(3, 20))) ** 2)
+        )
     return field + 0.05 * noise(rng, h, w, 0.3)
 
 
@@ -171,7 +173,7 @@ def _paper(rng: Rng, h: int, w: int) -> Field:
 @family("rubber")
 def _rubber(rng: Rng, h: int, w: int) -> Field:
     """A matt, granular skin."""
-    return rng.uniform(0.2, 0.7) * blur(noise(rng, h, w, 0.3), rng.uniform(0.4, 1.2)) * 1.5
+    return rng.uniform(0.2, 0.7) * blur(noise(rng, h, w, 0.3), unit(h, w) * rng.uniform(0.4, 1.2)) * 1.5
 
 
 @family("ground metal")
@@ -182,7 +184,7 @@ def _ground(rng: Rng, h: int, w: int) -> Field:
     face catches the light in clouds.
     """
     u = unit(h, w)
-    rows = max(8, round(h / rng.uniform(0.7, 1.0) / max(1.0, u * 0.7)))
+    rows = max(8, round(h / rng.uniform(0.7, 1.0) / max(1.0, u)))
     streaks = enlarge(rng.standard_normal((rows, int(rng.integers(2, 7))), np.float32), h, w)
     fine = enlarge(rng.standard_normal((rows, max(4, round(w / (u * rng.uniform(4, 14))))), np.float32), h, w)
     density = rng.uniform(0.2, 0.8) + wander(rng, h, int(rng.integers(3, 9)))[:, None]
@@ -192,9 +194,7 @@ def _ground(rng: Rng, h: int, w: int) -> Field:
         row = int(rng.integers(h))
         along = np.clip(wander(rng, w, int(rng.integers(2, 6))) * 2 - rng.uniform(0.2, 1.0), 0, 1)
         amount = np.float32(rng.exponential(1.2) * rng.choice([-0.7, 1, 1, 1]))
-        field[row] += amount * along * (0.6 + 0.4 * np.abs(fine[row]))
-        if u > 1.5 and row + 1 < h:
-            field[row + 1] += amount * np.float32(0.6) * along
+        field[row : row + max(1, round(u))] += amount * along * (0.6 + 0.4 * np.abs(fine[row]))
     if rng.random() < 0.4:
         _, x = grid(h, w)
         chatter = np.sin(x[:1] * np.float32(2 * np.pi / (u * rng.uniform(2.5, 7.0))))
@@ -239,7 +239,8 @@ def _turned(rng: Rng, h: int, w: int) -> Field:
 @family("bead blasted metal")
 def _blasted(rng: Rng, h: int, w: int) -> Field:
     """Blasted: tiny dents all over, lit from one side, with glints."""
-    height = bumps(rng, h, w, unit(h, w) * rng.uniform(1.2, 2.6))
+    u = unit(h, w)
+    height = bumps(rng, h, w, u * rng.uniform(1.2, 2.6)) * np.float32(u)
     field = relief(height, rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.2))
     return (
         field

@@ -138,7 +138,8 @@ def _border(rng: Rng, length: int, side: int) -> Field:
     place = np.linspace(-1, 1, length)
     bow = side * rng.choice([0.0, rng.uniform(-0.03, 0.03)]) * (1 - place**2)
     curve = np.interp(place, np.linspace(-1, 1, 7), rng.normal(0, rng.choice([0.01, 0.02, 0.08]), 7))
-    ragged = noise(rng, 1, length, 1.5)[0] * (rng.choice([0.0, 0.0, 0.1, 0.25]) * side / REFERENCE_SIDE)
+    scale = side / REFERENCE_SIDE
+    ragged = noise(rng, 1, length, 1.5, grain=scale)[0] * (rng.choice([0.0, 0.0, 0.1, 0.25]) * scale)
     limit = depth * (1 + curve) + bow + ragged + rng.normal(0, 0.03) * place * length / 2
     return np.minimum(limit, DEEPEST_BORDER * side).astype(np.float32)
 
@@ -169,13 +170,13 @@ def _laid(rng: Rng, surface: Surface, distance: Field, background: Rgb, name: st
     rim, drilled holes, its shadow.
     """
     h, w = distance.shape
-    support = ramp(distance, rng.uniform(0.8, 2.0))
-    shaded = surface.image
     scale = unit(h, w)
+    support = ramp(distance, scale * rng.uniform(0.8, 2.0))
+    shaded = surface.image
     bevel = scale * rng.choice([0.0, rng.uniform(1, 5), rng.uniform(4, 18)])
     if bevel:
         profile = np.sqrt(np.clip(-distance / np.float32(bevel), 0, 1)) * np.float32(bevel)
-        light = relief(blur(profile, 0.7), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.4))
+        light = relief(blur(profile, 0.7 * scale), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.4))
         shaded = np.clip(shaded + light[..., None] * np.float32(rng.uniform(0.3, 1.0)), 0, 1)
     if rng.random() < 0.4:  # bright or dark contours along the edge: one, or a double one
         inset = 0.0

@@ -37,8 +37,8 @@ def _colour(rng: Rng, low: float = 0.05, high: float = 0.95) -> Rgb:
 def _woven(rng: Rng, h: int, w: int) -> Field | Rgb:
     """Plain weave, twill or satin; sometimes with the stripes or checks of coloured yarn."""
     y, x = grid(h, w)
-    period = rng.uniform(3.0, 11.0) * (1 if rng.random() < 0.5 else unit(h, w))
-    jitter = 0.6 * noise(rng, h, w, 2.5)
+    period = unit(h, w) * rng.uniform(3.0, 11.0)
+    jitter = np.float32(0.6 * unit(h, w)) * noise(rng, h, w, 2.5)
     shift = rng.choice([0.0, 0.0, 0.5, 0.25]) * y if rng.random() < 0.5 else 0.0
     a = np.sin((x + jitter + shift) * np.float32(2 * np.pi / period))
     b = np.sin((y + jitter) * np.float32(2 * np.pi / period / rng.uniform(0.7, 1.4)))
@@ -189,8 +189,9 @@ def _rows(rng: Rng, h: int, w: int) -> Rgb:
 def _knitted(rng: Rng, h: int, w: int) -> Field:
     """Rows of loops: each stitch bends its row into an arch."""
     y, x = grid(h, w)
-    p = rng.uniform(5.0, 14.0)
-    wave = y + p * 0.35 * np.abs(np.sin(x * np.float32(np.pi / p))) + 0.8 * noise(rng, h, w, 2.5)
+    u = unit(h, w)
+    p = u * rng.uniform(5.0, 14.0)
+    wave = y + p * 0.35 * np.abs(np.sin(x * np.float32(np.pi / p))) + 0.8 * u * noise(rng, h, w, 2.5)
     return np.sin(wave * np.float32(2 * np.pi / (p * 0.6))) * np.abs(
         np.cos(x * np.float32(np.pi / p))
     ) + 0.25 * noise(rng, h, w, 0.3)
@@ -200,9 +201,10 @@ def _knitted(rng: Rng, h: int, w: int) -> Field:
 def _tiles(rng: Rng, h: int, w: int) -> Field:
     """Tiles or bricks: joints in a grid, every second row offset by half a tile at times."""
     y, x = grid(h, w)
-    py, px = rng.uniform(16, 70, 2)
-    oy, ox = rng.uniform(0, 70, 2)
-    width = rng.uniform(0.8, 2.6)
+    u = unit(h, w)
+    py, px = u * rng.uniform(16, 70, 2)
+    oy, ox = u * rng.uniform(0, 70, 2)
+    width = u * rng.uniform(0.8, 2.6)
     row = np.floor((y + oy) / py)
     shift = px / 2 * (row % 2) if rng.random() < 0.4 else 0.0
     dy = np.abs((y + oy) % py - py / 2)
@@ -217,7 +219,7 @@ def _tiles(rng: Rng, h: int, w: int) -> Field:
 def _mesh(rng: Rng, h: int, w: int) -> Field:
     """Flat crossing bars, brighter or darker than what is behind."""
     v, u = rotated(h, w, 0, 0, rng.choice([0.0, np.pi / 4, rng.uniform(0, np.pi)]))
-    p = rng.uniform(6, 22)
+    p = unit(h, w) * rng.uniform(6, 22)
     width = p * rng.uniform(0.12, 0.3)
     a = ramp(np.abs(v % p - p / 2) - width)
     b = ramp(np.abs(u % p - p / 2) - width)
@@ -228,7 +230,7 @@ def _mesh(rng: Rng, h: int, w: int) -> Field:
 def _perforated(rng: Rng, h: int, w: int) -> Field:
     """Sheet with round holes in a grid or staggered, dark behind."""
     y, x = grid(h, w)
-    p = rng.uniform(10, 34)
+    p = unit(h, w) * rng.uniform(10, 34)
     r = p * rng.uniform(0.15, 0.36)
     oy, ox = rng.uniform(0, p, 2)
     row = np.floor((y + oy) / p)
@@ -243,8 +245,9 @@ def _perforated(rng: Rng, h: int, w: int) -> Field:
 def _corrugated(rng: Rng, h: int, w: int) -> Field:
     """Ridges along x, bright and dark in turn."""
     y, _ = grid(h, w)
-    p = rng.uniform(6, 40)
-    wave = np.sin((y + 0.5 * noise(rng, h, w, 2.5)) * np.float32(2 * np.pi / p))
+    u = unit(h, w)
+    p = u * rng.uniform(6, 40)
+    wave = np.sin((y + 0.5 * u * noise(rng, h, w, 2.5)) * np.float32(2 * np.pi / p))
     return rng.uniform(0.4, 1.2) * wave + rng.uniform(0.1, 0.4) * noise(rng, h, w, 0.3)
 
 
@@ -277,7 +280,7 @@ def _printed(rng: Rng, h: int, w: int) -> Field | Rgb:
         panel = ink[top : top + int(rng.uniform(0.1, 0.5) * h), side : side + int(rng.uniform(0.2, 0.8) * w)]
         np.subtract(1, panel, out=panel)
     if rng.random() < 0.35:
-        ink = blur(ink, rng.uniform(0.3, 0.7))
+        ink = blur(ink, u * rng.uniform(0.3, 0.7))
     paper = np.float32(0.15) * noise(rng, h, w, 0.5)
     if rng.random() < 0.4:
         return np.float32(rng.choice([-1.0, -1.0, 1.0]) * rng.uniform(0.8, 2.5)) * ink + paper
@@ -292,7 +295,7 @@ def _board(rng: Rng, h: int, w: int) -> Rgb:
     """Traces, pads and vias; bright copper on a dark board or the reverse; sometimes binary as in automated
     optical inspection, sometimes under solder mask with rows of pads, chip outlines and print.
     """
-    pitch = rng.uniform(6, 18) * (1 if rng.random() < 0.5 else unit(h, w))
+    pitch = unit(h, w) * rng.uniform(6, 18)
     copper = _copper(rng, h, w, pitch)
     if rng.random() < 0.45:  # under solder mask
         low = _mask_colour(rng)
@@ -331,7 +334,7 @@ def _mask_colour(rng: Rng) -> Rgb:
 def _copper(rng: Rng, h: int, w: int, pitch: float) -> Field:
     """Coverage of the copper: traces that jog from lane to lane, pads and vias."""
     width = pitch * rng.uniform(0.22, 0.5)
-    scale = max(1.0, pitch / 12)
+    scale = unit(h, w) * max(1.0, pitch / (12 * unit(h, w)))
     paths: list[Path] = []
     widths: list[float] = []
     lane = rng.uniform(0, pitch)

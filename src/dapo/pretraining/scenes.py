@@ -34,12 +34,13 @@ from dapo.pretraining.surfaces import Textures, is_metal
 FABRICS = frozenset({"woven fabric", "knitted fabric", "carpet", "leather", "fabric", "net", "mesh"})
 # How often a family is drawn against the rest (1): finishes and edges come in the most guises.
 WEIGHTS = {
-    **dict.fromkeys(("uneven", "fray", "discoloration"), 2.0),
-    **dict.fromkeys(("scale", "patch", "break", "crack", "scratch", "pit"), 1.6),
+    **dict.fromkeys(("fray", "discoloration"), 2.0),
+    **dict.fromkeys(("scale", "patch", "chip", "crack", "scratch", "pit"), 1.6),
+    "break": 2.4,
 }
-FINISH_FLAWS = frozenset({"uneven", "fray"})  # of a ground or brushed face above all
+FINISH_FLAWS = frozenset({"fray"})  # of a ground or brushed face above all
 MASKED_FROM = 0.35  # coverage from which a pixel belongs to a flaw
-BLOWN = 253  # grey level of 255 from which a pixel tells nothing
+BLOWN, BLACK = 253, 5  # grey levels of 255 from which, and up to which, a pixel tells nothing
 ATTEMPTS = 4  # at drawing a flaw that suits the part and is seen on it, each
 LUMA = np.array([0.3, 0.59, 0.11], np.float32)  # what a monochrome camera makes of red, green, blue
 
@@ -133,10 +134,10 @@ class World:
 
 
 def _odds(families: tuple[str, ...], part: Part) -> NDArray[np.float64]:
-    """Probability of each family on this part: `WEIGHTS`; board flaws five times as often on a board, flaws
-    of the finish twice as often on metal.
+    """Probability of each family on this part: `WEIGHTS`; board flaws ten times as often on a board, a
+    lost finish twice as often on metal.
     """
-    board, metal = 5.0 if _is_board(part) else 1.0, 2.0 if is_metal(part.surface) else 1.0
+    board, metal = 10.0 if _is_board(part) else 1.0, 2.0 if is_metal(part.surface) else 1.0
     odds = np.array([WEIGHTS.get(name, 1.0) for name in families])
     odds *= [board if name in BOARD_FLAWS else metal if name in FINISH_FLAWS else 1.0 for name in families]
     return np.asarray(odds / odds.sum(), np.float64)
@@ -202,6 +203,7 @@ def _distract(rng: Rng, image: Rgb) -> Rgb:
     reflections.
     """
     h, w = image.shape[:2]
+    scale = unit(h, w)
     kind = rng.integers(4)
     if kind == 0:
         return figure(rng, image)
@@ -209,11 +211,11 @@ def _distract(rng: Rng, image: Rgb) -> Rgb:
         return squiggle(rng, image)
     if kind == 2:
         v, _ = rotated(h, w, rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0, np.pi))
-        soft = np.float32(rng.uniform(3, 12) * h / REFERENCE_SIDE)
+        soft = np.float32(rng.uniform(3, 12) * scale)
         edge = 1 / (1 + np.exp(-np.clip(v / soft, -20, 20)))
         return image * (1 - np.float32(rng.uniform(0.05, 0.3)) * edge[..., None])
-    path = walk(rng, rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0.3, 1.2) * h, turn=0.1)
-    glow = blur(strokes(h, w, [path], [rng.uniform(3, 9) * h / REFERENCE_SIDE]), 4.0 * h / REFERENCE_SIDE)
+    path = walk(rng, rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0.3, 1.2) * min(h, w), turn=0.1)
+    glow = blur(strokes(h, w, [path], [rng.uniform(3, 9) * scale]), 4.0 * scale)
     return image + (glow * np.float32(rng.uniform(0.04, 0.2)))[..., None]
 
 
@@ -232,13 +234,13 @@ def _sense(rng: Rng, image: Rgb, gray: bool) -> NDArray[np.uint8]:
         gain = np.clip(gain * bright, 0.25, 0.95) / max(bright, 0.03)
     image = np.clip(image * np.float32(gain), 0, 1) ** np.float32(np.exp(rng.normal(0, 0.2)))
     if rng.random() < 0.45:
-        image = blur(image, rng.uniform(0.2, 0.9) * h / REFERENCE_SIDE)
+        image = blur(image, rng.uniform(0.2, 0.9) * unit(h, w))
     if rng.random() < 0.06:  # the part moved during the exposure
-        size = max(2, round(rng.uniform(1.5, 4) * h / REFERENCE_SIDE))
+        size = max(2, round(rng.uniform(1.5, 4) * unit(h, w)))
         image = uniform_filter1d(image, size, axis=int(rng.integers(2)), mode="nearest")
     grain = np.float32(rng.choice([0.0, rng.uniform(0.003, 0.015), rng.uniform(0.01, 0.035)]))
     if grain:
-        plane = noise(rng, h, w, 0.3)[..., None]
+        plane = noise(rng, h, w, 0.3, grain=1.0)[..., None]  # of the pixels, not of the part
         image = image + grain * plane
     pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return _compressed(pixels, int(rng.integers(30, 86)), gray) if rng.random() < 0.14 else pixels
@@ -247,11 +249,24 @@ def _sense(rng: Rng, image: Rgb, gray: bool) -> NDArray[np.uint8]:
 def _not_blinded(
     masks: dict[str, NDArray[np.bool_]], pixels: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.bool_]]:
-    """The flaws that an overexposed picture still shows."""
-    white = pixels.min(2) >= BLOWN
-    if white.mean() < 0.3:
+    """The flaws that the picture still shows: not those where all about is overexposed or black."""
+    if not masks:
         return masks
-    return {name: mask for name, mask in masks.items() if white[mask].mean() < 0.7}
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    lost = (red >= BLOWN) & (green >= BLOWN) & (blue >= BLOWN)
+    lost |= (red <= BLACK) & (green <= BLACK) & (blue <= BLACK)
+    return {name: mask for name, mask in masks.items() if not _lost(mask, lost)}
+
+
+def _lost(mask: NDArray[np.bool_], lost: NDArray[np.bool_]) -> bool:
+    """Whether nearly all pixels of the rectangle about a mask, with a margin, tell nothing."""
+    h, w = mask.shape
+    margin = round(3 * unit(h, w))
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    about = lost[
+        max(0, rows[0] - margin) : rows[-1] + margin + 1, max(0, cols[0] - margin) : cols[-1] + margin + 1
+    ]
+    return bool(about.mean() > 0.9) or bool(lost[mask].mean() > 0.7 and about.mean() > 0.7)
 
 
 def _compressed(pixels: NDArray[np.uint8], quality: int, gray: bool) -> NDArray[np.uint8]:

@@ -1,69 +1,28 @@
-"""Shapes: silhouettes of parts, and the normal structure inside some of them.
+"""Shapes: parts of several materials and the normal structure inside them; with the plain outlines they are
+`SHAPES`.
 
-In: a seeded generator and a size. Out: the signed distance to the outline in pixels, negative inside; for
-parts of several materials a `Shaped` with the coats that make them up. Sizes are relative to `s` = min(h, w).
+In: a seeded generator and a size. Out: a `Shaped`: the signed distance to the outline in pixels, negative
+inside, and the coats and the relief that make the part up. Sizes are relative to `s` = min(h, w).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from dapo.pretraining.fields import Field, Rgb, Rng, folded, ramp, rotated, rounded
+from dapo.pretraining.fields import Field, Rgb, Rng, folded, ramp
 from dapo.pretraining.lettering import code, lettered, put
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """`distance` (h, w) to the outline; `coats`: (coverage, colour (3,)) laid over the surface in this order;
-    `height` (h, w) in pixels of what stands out or is sunk, shaded by the light.
-    """
-
-    distance: Field
-    coats: tuple[tuple[Field, Rgb], ...] = field(default=())
-    height: Field | None = None
-
-
-Shape = Callable[[Rng, int, int], Field | Shaped]
-SHAPES: dict[str, Shape] = {}
-# Shapes of the second generated world: prompts are learned on parts that the backbone never saw.
-OTHER_SHAPES = (
-    "gear",
-    "hex nut",
-    "bottle",
-    "connector",
-    "bracket",
-    "capsule",
-    "resistor",
-    "ball bearing",
-    "zipper",
-    "terminal strip",
+from dapo.pretraining.outlines import (
+    OTHER_SHAPES,
+    SHAPES,
+    Shaped,
+    box,
+    centre,
+    hexagon,
+    radial,
+    shape,
 )
 
-
-def shape(name: str) -> Callable[[Shape], Shape]:
-    """Register a silhouette: (rng, h, w) -> signed distance in pixels, negative inside, or a `Shaped`."""
-
-    def keep(draw: Shape) -> Shape:
-        SHAPES[name] = draw
-        return draw
-
-    return keep
-
-
-def _box(v: Field, u: Field, half_v: float, half_u: float, corner: float) -> Field:
-    """Signed distance to a rectangle about the origin with corners of radius `corner`."""
-    return rounded(np.abs(v) - np.float32(half_v - corner), np.abs(u) - np.float32(half_u - corner), corner)
-
-
-def _centre(rng: Rng, h: int, w: int) -> tuple[Field, Field, float]:
-    """Coordinates (v, u) of a part near the middle, turned half of the time, and the shorter side in px."""
-    turn = rng.choice([0.0, rng.uniform(0, np.pi)])
-    side = min(h, w)
-    v, u = rotated(h, w, h * rng.uniform(0.4, 0.6), w * rng.uniform(0.4, 0.6), turn)
-    return v, u, side
+__all__ = ["OTHER_SHAPES", "SHAPES", "Shaped"]
 
 
 def _tone(rng: Rng, low: float = 0.05, high: float = 0.95, colour: float = 0.5) -> Rgb:
@@ -80,16 +39,6 @@ def _metal(rng: Rng) -> Rgb:
     return np.asarray(casts[rng.integers(4)], np.float32) * np.float32(rng.uniform(0.45, 0.85))
 
 
-def _round(v: Field, u: Field) -> Field:
-    """Distance from the origin."""
-    return np.sqrt(v * v + u * u)
-
-
-def _hexagon(v: Field, u: Field) -> Field:
-    """Inner radius (to the flats) of the regular hexagon about the origin through each place."""
-    return _round(v, u) * np.cos(np.arctan2(v, u) % np.float32(np.pi / 3) - np.float32(np.pi / 6))
-
-
 def _print(rng: Rng, h: int, w: int, cover: Field, size: float, lines: int = 1) -> Field:
     """Lines of print in the middle of `cover`."""
     ink = np.zeros((h, w), np.float32)
@@ -102,117 +51,12 @@ def _print(rng: Rng, h: int, w: int, cover: Field, size: float, lines: int = 1) 
     return ink * cover
 
 
-@shape("plate")
-def _plate(rng: Rng, h: int, w: int) -> Field:
-    """A rectangle, its corners sharp or rounded."""
-    v, u, s = _centre(rng, h, w)
-    return _box(v, u, s * rng.uniform(0.25, 0.42), s * rng.uniform(0.3, 0.46), s * rng.uniform(0, 0.08))
-
-
-@shape("disc")
-def _disc(rng: Rng, h: int, w: int) -> Field:
-    """A round blank."""
-    v, u, s = _centre(rng, h, w)
-    return _round(v, u) - s * np.float32(rng.uniform(0.25, 0.46))
-
-
-@shape("washer")
-def _washer(rng: Rng, h: int, w: int) -> Field:
-    """A ring."""
-    v, u, s = _centre(rng, h, w)
-    r = _round(v, u)
-    outer = s * rng.uniform(0.3, 0.46)
-    return np.maximum(r - np.float32(outer), np.float32(outer * rng.uniform(0.25, 0.6)) - r)
-
-
-@shape("bar")
-def _bar(rng: Rng, h: int, w: int) -> Field:
-    """A long bar that may run out of the picture."""
-    v, u, s = _centre(rng, h, w)
-    return _box(v, u, s * rng.uniform(0.08, 0.22), s * rng.uniform(0.4, 0.7), s * rng.uniform(0, 0.06))
-
-
-@shape("screw")
-def _screw(rng: Rng, h: int, w: int) -> Field:
-    """A head and a shaft with the profile of its thread."""
-    v, u, s = _centre(rng, h, w)
-    core, pitch = s * rng.uniform(0.06, 0.1), s * rng.uniform(0.035, 0.07)
-    thread = np.float32(core) * (1 + 0.28 * np.sin(u * np.float32(2 * np.pi / pitch)))
-    shaft = np.maximum(np.abs(v) - thread, np.abs(u) - np.float32(s * 0.4))
-    head = _box(v, u + np.float32(s * 0.36), core * 2.2, s * 0.06, s * 0.02)
-    return np.minimum(shaft, head)
-
-
-@shape("pill")
-def _pill(rng: Rng, h: int, w: int) -> Field:
-    """An ellipse."""
-    v, u, s = _centre(rng, h, w)
-    k = np.float32(rng.uniform(1.0, 1.7))
-    return np.sqrt((v * k) ** 2 + u * u) / k - s * np.float32(0.28)
-
-
-@shape("tube")
-def _tube(rng: Rng, h: int, w: int) -> Field:
-    """A straight or bent tube through the whole picture."""
-    v, u, s = _centre(rng, h, w)
-    bend = np.float32(rng.uniform(-0.5, 0.5) / s) * u * u
-    return np.abs(v + bend) - np.float32(s * rng.uniform(0.08, 0.2))
-
-
-@shape("gear")
-def _gear(rng: Rng, h: int, w: int) -> Field:
-    """Flat-topped teeth around a bore."""
-    v, u, s = _centre(rng, h, w)
-    r, theta = _round(v, u), np.arctan2(v, u)
-    teeth = np.clip(np.sin(theta * rng.integers(10, 26)) * 3, -1, 1)
-    outer = s * rng.uniform(0.3, 0.42)
-    return np.maximum(r - np.float32(outer) * (1 + 0.06 * teeth), np.float32(outer * 0.25) - r)
-
-
-@shape("hex nut")
-def _nut(rng: Rng, h: int, w: int) -> Field:
-    """A hexagon around a bore."""
-    v, u, s = _centre(rng, h, w)
-    outer = s * rng.uniform(0.28, 0.4)
-    return np.maximum(_hexagon(v, u) - np.float32(outer), np.float32(outer * 0.5) - _round(v, u))
-
-
-@shape("bottle")
-def _bottle(rng: Rng, h: int, w: int) -> Field:
-    """Body and neck, seen from the side."""
-    v, u, s = _centre(rng, h, w)
-    return np.minimum(
-        _box(v - np.float32(s * 0.12), u, s * 0.3, s * rng.uniform(0.14, 0.24), s * 0.06),
-        _box(v + np.float32(s * 0.3), u, s * 0.16, s * 0.07, s * 0.02),
-    )
-
-
-@shape("connector")
-def _connector(rng: Rng, h: int, w: int) -> Field:
-    """A housing with one row of openings."""
-    v, u, s = _centre(rng, h, w)
-    body = _box(v, u, s * rng.uniform(0.14, 0.22), s * 0.42, s * 0.02)
-    pitch = s * rng.uniform(0.09, 0.14)
-    hole = _box(v, folded(u, pitch), s * 0.07, pitch * 0.25, 0.5)
-    return np.maximum(body, -hole)
-
-
-@shape("bracket")
-def _bracket(rng: Rng, h: int, w: int) -> Field:
-    """An angle of two legs with one hole."""
-    v, u, s = _centre(rng, h, w)
-    a = _box(v - np.float32(s * 0.25), u, s * 0.1, s * 0.4, s * 0.02)
-    b = _box(v, u - np.float32(s * 0.3), s * 0.35, s * 0.1, s * 0.02)
-    hole = _round(v - np.float32(s * 0.25), u + np.float32(s * 0.22)) - np.float32(s * 0.045)
-    return np.maximum(np.minimum(a, b), -hole)
-
-
 @shape("capsule")
 def _capsule(rng: Rng, h: int, w: int) -> Shaped:
     """Two halves of two colours; the cap overlaps the body with a step."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     r = s * rng.uniform(0.1, 0.2)
-    distance = _box(v, u, r, s * rng.uniform(0.3, 0.42), r * 0.98)
+    distance = box(v, u, r, s * rng.uniform(0.3, 0.42), r * 0.98)
     cap = ramp(u - np.float32(s * rng.uniform(-0.06, 0.06)))
     coats = [(1 - cap, _tone(rng, 0.2)), (cap, _tone(rng, 0.2))]
     if rng.random() < 0.5:
@@ -224,13 +68,13 @@ def _capsule(rng: Rng, h: int, w: int) -> Shaped:
 @shape("chip package")
 def _package(rng: Rng, h: int, w: int) -> Shaped:
     """A black body with its print and the dimple of pin 1, bright legs."""
-    v, u, s = _centre(rng, h, w)
-    body = _box(v, u, s * 0.2, s * 0.28, s * 0.02)
+    v, u, s = centre(rng, h, w)
+    body = box(v, u, s * 0.2, s * 0.28, s * 0.02)
     pitch = s * rng.uniform(0.07, 0.12)
-    legs = _box(v, folded(u, pitch), s * 0.32, pitch * 0.22, 0.5)
+    legs = box(v, folded(u, pitch), s * 0.32, pitch * 0.22, 0.5)
     legs = np.maximum(legs, np.abs(u) - np.float32(s * 0.26))
     inside = ramp(body)
-    dimple = ramp(_round(v - np.float32(s * 0.14), u + np.float32(s * 0.22)) - np.float32(s * 0.025))
+    dimple = ramp(radial(v - np.float32(s * 0.14), u + np.float32(s * 0.22)) - np.float32(s * 0.025))
     coats = [(1 - inside, _metal(rng)), (inside, _tone(rng, 0.06, 0.25, 0.1))]
     ink = _print(rng, h, w, inside, s * rng.uniform(0.06, 0.1), int(rng.integers(1, 4)))
     coats.append((ink, _tone(rng, 0.5, 0.95, 0.1)))
@@ -240,10 +84,10 @@ def _package(rng: Rng, h: int, w: int) -> Shaped:
 @shape("nut on a washer")
 def _nut_on_washer(rng: Rng, h: int, w: int) -> Shaped:
     """A hexagon nut with its chamfer, the thread in its bore, on a wider washer."""
-    v, u, s = _centre(rng, h, w)
-    r = _round(v, u)
+    v, u, s = centre(rng, h, w)
+    r = radial(v, u)
     flat = s * rng.uniform(0.2, 0.28)
-    nut = _hexagon(v, u) - np.float32(flat)
+    nut = hexagon(v, u) - np.float32(flat)
     bore = ramp(r - np.float32(flat * 0.55))
     thread = ramp(np.abs(r - np.float32(flat * 0.58)) - np.float32(flat * 0.06))
     coats = ((ramp(nut), _metal(rng)), (thread, _tone(rng, 0.2, 0.5, 0)), (bore, _tone(rng, 0.02, 0.3, 0)))
@@ -256,17 +100,17 @@ def _nut_on_washer(rng: Rng, h: int, w: int) -> Shaped:
 @shape("bolt head")
 def _bolt(rng: Rng, h: int, w: int) -> Shaped:
     """A round or hexagon head with a socket: hexagon, cross or slot."""
-    v, u, s = _centre(rng, h, w)
-    r, hexagon = _round(v, u), _hexagon(v, u)
+    v, u, s = centre(rng, h, w)
+    r, flat = radial(v, u), hexagon(v, u)
     size = s * rng.uniform(0.24, 0.42)
     kind = rng.integers(3)
     if kind == 0:
-        socket = hexagon - np.float32(size * 0.42)
+        socket = flat - np.float32(size * 0.42)
     else:
         socket = np.maximum(np.abs(v) - np.float32(size * 0.1), np.abs(u) - np.float32(size * 0.75))
         if kind == 1:
             socket = np.minimum(socket, np.maximum(np.abs(u) - size * 0.1, np.abs(v) - size * 0.75))
-    distance = (hexagon if kind and rng.random() < 0.4 else r) - np.float32(size)
+    distance = (flat if kind and rng.random() < 0.4 else r) - np.float32(size)
     sunk = ramp(socket.astype(np.float32), s * 0.012)
     ring = ramp(np.abs(r - np.float32(size * 0.85)) - np.float32(size * 0.03))
     return Shaped(distance, ((sunk, _tone(rng, 0.03, 0.25, 0)),), (-2 * sunk - ring) * np.float32(s * 0.012))
@@ -275,8 +119,8 @@ def _bolt(rng: Rng, h: int, w: int) -> Shaped:
 @shape("coin")
 def _coin(rng: Rng, h: int, w: int) -> Shaped:
     """A struck rim, beads inside it, a figure and letters in relief."""
-    v, u, s = _centre(rng, h, w)
-    r, theta = _round(v, u), np.arctan2(v, u)
+    v, u, s = centre(rng, h, w)
+    r, theta = radial(v, u), np.arctan2(v, u)
     size = s * rng.uniform(0.32, 0.46)
     rim = ramp(np.float32(size * 0.92) - r)
     beads = ramp(np.abs(r - np.float32(size * 0.86)) - np.float32(size * 0.03)) * (
@@ -294,8 +138,8 @@ def _coin(rng: Rng, h: int, w: int) -> Shaped:
 @shape("ball bearing")
 def _bearing(rng: Rng, h: int, w: int) -> Shaped:
     """Outer and inner ring, balls in the dark groove between, or a seal over them."""
-    v, u, s = _centre(rng, h, w)
-    r, theta = _round(v, u), np.arctan2(v, u)
+    v, u, s = centre(rng, h, w)
+    r, theta = radial(v, u), np.arctan2(v, u)
     outer = s * rng.uniform(0.34, 0.46)
     bore, middle = outer * rng.uniform(0.3, 0.45), outer * 0.7
     groove = ramp(np.abs(r - np.float32(middle)) - np.float32(outer * 0.13))
@@ -304,7 +148,7 @@ def _bearing(rng: Rng, h: int, w: int) -> Shaped:
     if rng.random() < 0.7:
         count = int(rng.integers(7, 14))
         arc = folded(theta, 2 * np.pi / count) * np.float32(middle)
-        away = _round(r - np.float32(middle), arc) / np.float32(min(outer * 0.14, middle * 2.6 / count))
+        away = radial(r - np.float32(middle), arc) / np.float32(min(outer * 0.14, middle * 2.6 / count))
         coats.append((ramp((away - 1) * np.float32(outer * 0.12)), _metal(rng)))
         height = height + np.sqrt(np.clip(1 - away * away, 0, 1)) * np.float32(s * 0.03)
     distance = np.maximum(r - np.float32(outer), np.float32(bore) - r)
@@ -314,15 +158,15 @@ def _bearing(rng: Rng, h: int, w: int) -> Shaped:
 @shape("cable")
 def _cable(rng: Rng, h: int, w: int) -> Shaped:
     """The cut of a cable: sheath, three insulated cores, the strands of each."""
-    v, u, s = _centre(rng, h, w)
-    r, size = _round(v, u), s * rng.uniform(0.34, 0.46)
+    v, u, s = centre(rng, h, w)
+    r, size = radial(v, u), s * rng.uniform(0.34, 0.46)
     coats = [(ramp(r - np.float32(size * rng.uniform(0.86, 0.93))), _tone(rng, 0.3))]
     first, copper = rng.uniform(0, 2 * np.pi), _metal(rng)
     p = s * rng.uniform(0.03, 0.045)
     strand = 0.65 + 0.35 * np.cos(v * np.float32(2 * np.pi / p)) * np.cos(u * np.float32(2 * np.pi / p))
     for k in range(3):
         turn = first + k * 2 * np.pi / 3
-        d = _round(v - np.float32(size * 0.45 * np.sin(turn)), u - np.float32(size * 0.45 * np.cos(turn)))
+        d = radial(v - np.float32(size * 0.45 * np.sin(turn)), u - np.float32(size * 0.45 * np.cos(turn)))
         coats.append((ramp(d - np.float32(size * 0.37)), _tone(rng, 0.15, 0.9, 0.9)))
         core = ramp(d - np.float32(size * 0.22))
         coats += [(core, copper * np.float32(0.35)), (core * strand, copper)]
@@ -332,12 +176,12 @@ def _cable(rng: Rng, h: int, w: int) -> Shaped:
 @shape("zipper")
 def _zipper(rng: Rng, h: int, w: int) -> Shaped:
     """Two tapes of cloth and the interlocked teeth between them."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     pitch, reach = s * rng.uniform(0.05, 0.09), s * rng.uniform(0.05, 0.08)
     teeth = np.zeros((h, w), np.float32)
     for side in (-1, 1):
         along = folded(u + np.float32(side * pitch / 4), pitch)
-        tooth = _box(v - np.float32(side * reach * 0.5), along, reach, pitch * 0.2, pitch * 0.08)
+        tooth = box(v - np.float32(side * reach * 0.5), along, reach, pitch * 0.2, pitch * 0.08)
         teeth = np.maximum(teeth, ramp(tooth))
     seam = ramp(np.abs(v) - np.float32(reach * 0.9))
     coats = ((seam, _tone(rng, 0.03, 0.4)), (teeth, _metal(rng) if rng.random() < 0.6 else _tone(rng)))
@@ -347,14 +191,14 @@ def _zipper(rng: Rng, h: int, w: int) -> Shaped:
 @shape("row of candles")
 def _candles(rng: Rng, h: int, w: int) -> Shaped:
     """Equal round things in one row or in two, each with a rim and a wick, stem or hole in its middle."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     pitch = s * rng.uniform(0.26, 0.4)
     radius = pitch * rng.uniform(0.36, 0.46)
     if rng.random() < 0.5:
         row, limit = folded(v + np.float32(pitch / 2), pitch), np.abs(v) - np.float32(pitch)
     else:
         row, limit = v, np.abs(v) - np.float32(pitch)
-    r = _round(row, folded(u, pitch))
+    r = radial(row, folded(u, pitch))
     ends = np.abs(u) - np.float32(1.5 * pitch)
     distance = np.maximum(np.maximum(r - np.float32(radius), limit), ends)
     cup = ramp(np.float32(radius * 0.88) - r)
@@ -366,10 +210,10 @@ def _candles(rng: Rng, h: int, w: int) -> Shaped:
 @shape("bristle block")
 def _bristles(rng: Rng, h: int, w: int) -> Shaped:
     """The head of a brush: tufts in a grid, rows of two colours, holes dark around them."""
-    v, u, s = _centre(rng, h, w)
-    body = _box(v, u, s * rng.uniform(0.16, 0.3), s * rng.uniform(0.32, 0.46), s * 0.1)
+    v, u, s = centre(rng, h, w)
+    body = box(v, u, s * rng.uniform(0.16, 0.3), s * rng.uniform(0.32, 0.46), s * 0.1)
     pitch = s * rng.uniform(0.06, 0.1)
-    r = _round(folded(v, pitch), folded(u, pitch))
+    r = radial(folded(v, pitch), folded(u, pitch))
     field = ramp(body + np.float32(pitch * 0.6))
     tuft = ramp(r - np.float32(pitch * 0.36)) * field
     second = (np.floor(u / np.float32(pitch) + np.float32(0.5)) % int(rng.integers(2, 5)) == 0) * tuft
@@ -381,9 +225,9 @@ def _bristles(rng: Rng, h: int, w: int) -> Shaped:
 @shape("resistor")
 def _resistor(rng: Rng, h: int, w: int) -> Shaped:
     """A body with colour rings between two wires, or a glass fuse between two caps."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     half, length = s * rng.uniform(0.07, 0.13), s * rng.uniform(0.2, 0.3)
-    body = _box(v, u, half, length, half * rng.uniform(0.2, 0.9))
+    body = box(v, u, half, length, half * rng.uniform(0.2, 0.9))
     wire = np.maximum(np.abs(v) - np.float32(half * 0.18), np.abs(u) - np.float32(s * 0.6))
     inside = ramp(body)
     coats = [(1 - inside, _metal(rng)), (inside, _tone(rng, 0.3, 0.9))]
@@ -400,8 +244,8 @@ def _resistor(rng: Rng, h: int, w: int) -> Shaped:
 @shape("bottle mouth")
 def _mouth(rng: Rng, h: int, w: int) -> Shaped:
     """A bottle, can or jar from above: concentric rings of own brightness, dark or bright inside."""
-    v, u, s = _centre(rng, h, w)
-    r = _round(v, u)
+    v, u, s = centre(rng, h, w)
+    r = radial(v, u)
     size = s * rng.uniform(0.34, 0.48)
     coats = []
     radius = size
@@ -417,11 +261,11 @@ def _mouth(rng: Rng, h: int, w: int) -> Shaped:
 @shape("terminal strip")
 def _terminals(rng: Rng, h: int, w: int) -> Shaped:
     """A row of clamps: walls between them, a screw with its slot in each."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     pitch = s * rng.uniform(0.13, 0.22)
-    body = _box(v, u, s * rng.uniform(0.14, 0.22), pitch * rng.integers(2, 4) + pitch / 2, s * 0.015)
+    body = box(v, u, s * rng.uniform(0.14, 0.22), pitch * rng.integers(2, 4) + pitch / 2, s * 0.015)
     along = folded(u, pitch)
-    r = _round(v, along)
+    r = radial(v, along)
     wall = ramp(np.float32(pitch * 0.42) - np.abs(along))
     screw = ramp(r - np.float32(pitch * 0.32))
     turn = np.float32(rng.uniform(0, np.pi))
@@ -434,18 +278,18 @@ def _terminals(rng: Rng, h: int, w: int) -> Shaped:
 @shape("board")
 def _board(rng: Rng, h: int, w: int) -> Shaped:
     """A bare circuit board: solder mask, holes in its corners, two rows of plated pads, a name."""
-    v, u, s = _centre(rng, h, w)
+    v, u, s = centre(rng, h, w)
     half_v, half_u = s * rng.uniform(0.24, 0.4), s * rng.uniform(0.3, 0.46)
-    body = _box(v, u, half_v, half_u, s * rng.uniform(0, 0.04))
+    body = box(v, u, half_v, half_u, s * rng.uniform(0, 0.04))
     inset = s * rng.uniform(0.05, 0.08)
-    hole = _round(np.abs(v) - np.float32(half_v - inset), np.abs(u) - np.float32(half_u - inset))
+    hole = radial(np.abs(v) - np.float32(half_v - inset), np.abs(u) - np.float32(half_u - inset))
     pitch = s * rng.uniform(0.05, 0.09)
-    r = _round(np.abs(v) - np.float32(half_v * rng.uniform(0.2, 0.6)), folded(u, pitch))
+    r = radial(np.abs(v) - np.float32(half_v * rng.uniform(0.2, 0.6)), folded(u, pitch))
     field = ramp(np.abs(u) - np.float32(half_u - 2.2 * inset))
     pads = np.maximum(ramp(r - np.float32(pitch * 0.34)) * field, ramp(hole - np.float32(inset * 0.55)))
     drilled = ramp(r - np.float32(pitch * 0.15)) * field
     mask = np.array([0.1, 0.38, 0.18], np.float32)[rng.permutation(3) if rng.random() < 0.4 else [0, 1, 2]]
     ink = _print(rng, h, w, ramp(body), s * rng.uniform(0.06, 0.12))
-    coats = [(ramp(body - np.float32(9)), mask), (ink, _tone(rng, 0.8, 0.95, 0))]
+    coats = [(ramp(body - np.float32(s * 0.08)), mask), (ink, _tone(rng, 0.8, 0.95, 0))]
     coats += [(pads, _metal(rng)), (drilled, _tone(rng, 0.02, 0.1, 0))]
     return Shaped(np.maximum(body, np.float32(inset * 0.35) - hole), tuple(coats))

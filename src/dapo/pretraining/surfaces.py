@@ -36,6 +36,8 @@ WORN_TEXTURES = frozenset(
         "bark",
     }
 )
+METAL_TEXTURES = frozenset({"chainmail", "foil", "diamondplate"})  # besides those that say so in their name
+WEIGHTS = {"circuit board": 4.0}  # among the families; metals 2, the rest 1: what is inspected most
 # The brick and the gravel photograph of the demonstration: nothing may have been learned from them.
 SHOWN_IN_THE_DEMO = frozenset({("gravel", "004"), ("bricks", "025")})
 
@@ -124,7 +126,7 @@ def draw_surface(rng: Rng, h: int, w: int, textures: Textures | None = None, sha
         mean = image.mean((0, 1), keepdims=True)
         image = np.clip(mean + (image - mean) * np.float32(gain), 0, 1)
         return Surface(image, name, False)
-    odds = np.array([2.0 if is_metal(family) else 1.0 for family in FAMILIES])  # what is inspected most
+    odds = np.array([WEIGHTS.get(family, 2.0 if is_metal(family) else 1.0) for family in FAMILIES])
     name = str(rng.choice(list(FAMILIES), p=odds / odds.sum()))
     upright = bool(rng.random() < 0.5)
     field = FAMILIES[name](rng, w, h) if upright else FAMILIES[name](rng, h, w)
@@ -137,7 +139,7 @@ def draw_surface(rng: Rng, h: int, w: int, textures: Textures | None = None, sha
 
 def is_metal(surface: str) -> bool:
     """Whether a surface of this name is bare metal or metal under paint."""
-    return surface.endswith(("metal", "steel"))
+    return surface.endswith(("metal", "steel")) or surface in METAL_TEXTURES
 
 
 def coloured(rng: Rng, field: Field, *, grey: bool = False) -> Rgb:

@@ -11,6 +11,7 @@ from dapo.pretraining.fields import (
     Field,
     Rgb,
     Rng,
+    blend,
     blob,
     blur,
     noise,
@@ -27,7 +28,6 @@ from dapo.pretraining.flaws.canvas import (
     contrasting,
     flaw,
     multiply,
-    paint,
     patchy,
     place,
     polarity,
@@ -63,7 +63,9 @@ def _liquid(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         canvas.image * (1 - cover[..., None])
         + blur(canvas.image, 1.5 * canvas.unit) * np.float32(rng.uniform(0.6, 0.95)) * cover[..., None]
     )
-    light = relief(blur(cover, 2.0 * canvas.unit), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.6))
+    light = relief(
+        blur(cover, 2.0 * canvas.unit), rng.uniform(0, 2 * np.pi), canvas.unit * rng.uniform(0.5, 1.6)
+    )
     return image + light[..., None], cover
 
 
@@ -81,7 +83,9 @@ def _spot(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         )
         total = np.maximum(total, blob(rng, h, w, y, x, scaled(canvas, rng, 1.2, 6), wobble=0.15))
     total = total * canvas.support
-    return paint(canvas, total * np.float32(rng.uniform(0.6, 1.0)), contrasting(canvas, rng, 0.2)), total
+    return blend(
+        canvas.image, contrasting(canvas, rng, 0.2), total * np.float32(rng.uniform(0.6, 1.0))
+    ), total
 
 
 @flaw("discoloration")
@@ -109,7 +113,7 @@ def _fingerprint(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     cy, cx = place(canvas, rng)
     v, u = rotated(h, w, cy, cx, rng.uniform(0, np.pi))
     r = scaled(canvas, rng, 11, 24)
-    oval = ramp(np.sqrt((u / 1.35) ** 2 + v * v) - np.float32(r), 4.0) * canvas.support
+    oval = ramp(np.sqrt((u / 1.35) ** 2 + v * v) - np.float32(r), 4.0 * canvas.unit) * canvas.support
     warp = np.sqrt((u * 0.8) ** 2 + (v + np.float32(r * 0.5)) ** 2) + 2 * canvas.unit * smooth(rng, h, w, 5)
     ridges = np.sin(warp * np.float32(2 * np.pi / (rng.uniform(2.6, 4.2) * canvas.unit)))
     patch = np.clip(0.8 + 0.5 * noise(rng, h, w, 1.5), 0, 1.2)
@@ -135,7 +139,7 @@ def _rust(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     cover = patchy(rng, canvas, base, rng.uniform(0.15, 0.55)) * canvas.support
     grainy = np.clip(1 + 0.3 * noise(rng, h, w, 0.8), 0.3, 1.7)[..., None]
     tone = np.array([rng.uniform(0.35, 0.65), rng.uniform(0.17, 0.34), rng.uniform(0.04, 0.16)], np.float32)
-    return paint(canvas, cover * np.float32(rng.uniform(0.7, 1)), tone * grainy), cover
+    return blend(canvas.image, tone * grainy, cover * np.float32(rng.uniform(0.7, 1))), cover
 
 
 @flaw("burn")
@@ -183,12 +187,24 @@ def _peeling(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Coating gone: another material shows in a jagged island, with a lit lifted edge."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    base = blob(rng, h, w, cy, cx, scaled(canvas, rng, 5, 24), wobble=0.6, aspect=rng.uniform(1, 2), soft=3.0)
+    base = blob(
+        rng,
+        h,
+        w,
+        cy,
+        cx,
+        scaled(canvas, rng, 5, 24),
+        wobble=0.6,
+        aspect=rng.uniform(1, 2),
+        soft=3.0 * canvas.unit,
+    )
     ragged: Field = np.clip((base + 0.25 * noise(rng, h, w, 1.5) - 0.5) * 5 + 0.5, 0, 1)
     cover: Field = ragged * (base > 0.02) * canvas.support
     under = contrasting(canvas, rng, 0.15) * (1 + rng.uniform(0.02, 0.1) * noise(rng, h, w, 0.8))[..., None]
-    edge = relief(blur(cover, 0.8), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.9))
-    return paint(canvas, cover, under) + edge[..., None], cover
+    edge = relief(
+        blur(cover, 0.8 * canvas.unit), rng.uniform(0, 2 * np.pi), canvas.unit * rng.uniform(0.3, 0.9)
+    )
+    return blend(canvas.image, under, cover) + edge[..., None], cover
 
 
 @flaw("glue")
@@ -203,5 +219,7 @@ def _glue(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     tone = np.array([rng.uniform(0.75, 1), rng.uniform(0.7, 0.98), rng.uniform(0.4, 0.9)], np.float32)
     veil = np.float32(rng.uniform(0.25, 0.65))
     image = canvas.image * (1 - veil * cover[..., None]) + tone * (veil * cover[..., None])
-    gloss = relief(blur(cover, 1.5 * canvas.unit), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.5))
+    gloss = relief(
+        blur(cover, 1.5 * canvas.unit), rng.uniform(0, 2 * np.pi), canvas.unit * rng.uniform(0.5, 1.5)
+    )
     return image + gloss[..., None], cover

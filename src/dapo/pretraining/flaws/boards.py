@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from dapo.pretraining.fields import Field, Rgb, Rng, blob, blur, strokes, walk
-from dapo.pretraining.flaws.canvas import Canvas, flaw, paint, place, scaled
+from dapo.pretraining.fields import Field, Rgb, Rng, blend, blob, blur, strokes, walk
+from dapo.pretraining.flaws.canvas import Canvas, flaw, place, scaled
 
 
 def _metals(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, Field]:
-    """(ground colour, trace colour, trace coverage) by splitting the picture's luminance in two at its
+    """(ground colour, trace colour, trace coverage) by splitting the part's luminance in two at its
     middle.
     """
-    grey = canvas.image.mean(2)
-    low, high = np.quantile(grey, [0.05, 0.95])
-    bright = grey > (low + high) / 2
-    if bright.all() or not bright.any():
-        mean = canvas.image.mean((0, 1))
+    grey, part = canvas.grey, canvas.support > 0.5
+    some = grey[::2, ::2][part[::2, ::2]]
+    low, high = np.quantile(some, [0.05, 0.95]) if some.size else (0.0, 0.0)
+    bright, dark = part & (grey > (low + high) / 2), part & (grey <= (low + high) / 2)
+    if not dark.any() or not bright.any():
+        mean = canvas.colour
         return mean, np.clip(1.3 * mean + 0.15, 0, 1), bright.astype(np.float32)
-    ground, trace = canvas.image[~bright].mean(0), canvas.image[bright].mean(0)
-    if bright.mean() > 0.5:
-        ground, trace, bright = trace, ground, ~bright
+    ground, trace = (
+        np.einsum("hw,hwc->c", side.astype(np.float32), canvas.image) / np.float32(side.sum())
+        for side in (dark, bright)
+    )
+    if bright.sum() > dark.sum():
+        ground, trace, bright = trace, ground, dark
     return ground, trace, bright.astype(np.float32)
 
 
@@ -36,7 +40,7 @@ def _on_trace(canvas: Canvas, rng: Rng, trace: Field) -> tuple[float, float]:
     return float(y), float(x)
 
 
-@flaw("open")
+@flaw("open", trimmed=True)
 def _open(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A trace interrupted: a gap across it filled with the ground colour."""
     h, w = canvas.size
@@ -44,11 +48,11 @@ def _open(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     cy, cx = _on_trace(canvas, rng, trace)
     cover = blob(
         rng, h, w, cy, cx, scaled(canvas, rng, 2.5, 7), wobble=0.3, aspect=rng.uniform(1, 1.6)
-    ) * blur(trace, 0.7)
-    return paint(canvas, cover, ground), (cover > 0.25).astype(np.float32)
+    ) * blur(trace, 0.7 * canvas.unit)
+    return blend(canvas.image, ground, cover), (cover > 0.25).astype(np.float32)
 
 
-@flaw("short")
+@flaw("short", trimmed=True)
 def _short(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Two traces joined by a bridge of trace material."""
     h, w = canvas.size
@@ -56,30 +60,30 @@ def _short(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     cy, cx = _on_trace(canvas, rng, trace)
     path = walk(rng, cy, cx, scaled(canvas, rng, 10, 26), turn=0.15, steps=5)
     cover = strokes(h, w, [path], [scaled(canvas, rng, 1.5, 4)]) * (1 - trace)
-    return paint(canvas, cover, metal), (cover > 0.3).astype(np.float32)
+    return blend(canvas.image, metal, cover), (cover > 0.3).astype(np.float32)
 
 
-@flaw("spur")
+@flaw("spur", trimmed=True)
 def _spur(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A thorn of trace material, or an island of it (spurious copper), on the ground."""
     h, w = canvas.size
     _, metal, trace = _metals(canvas)
     cy, cx = _on_trace(canvas, rng, trace) if rng.random() < 0.5 else place(canvas, rng)
     cover = blob(rng, h, w, cy, cx, scaled(canvas, rng, 2, 6), wobble=0.5, aspect=rng.uniform(1, 2)) * (
-        1 - blur(trace, 0.6)
+        1 - blur(trace, 0.6 * canvas.unit)
     )
-    return paint(canvas, cover, metal), (cover > 0.3).astype(np.float32)
+    return blend(canvas.image, metal, cover), (cover > 0.3).astype(np.float32)
 
 
-@flaw("mouse_bite")
+@flaw("mouse_bite", trimmed=True)
 def _mouse_bite(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A bite out of the side of a trace."""
     h, w = canvas.size
     ground, _, trace = _metals(canvas)
-    soft = blur(trace, 1.0)
+    soft = blur(trace, canvas.unit)
     rim = np.argwhere((soft > 0.3) & (soft < 0.7))
     cy, cx = rim[rng.integers(len(rim))] if len(rim) else place(canvas, rng)
     cover = blob(rng, h, w, float(cy), float(cx), scaled(canvas, rng, 1.8, 4.5), wobble=0.4) * blur(
-        trace, 0.5
+        trace, 0.5 * canvas.unit
     )
-    return paint(canvas, cover, ground), (cover > 0.3).astype(np.float32)
+    return blend(canvas.image, ground, cover), (cover > 0.3).astype(np.float32)

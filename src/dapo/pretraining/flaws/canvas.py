@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
-from dapo.pretraining.fields import Field, Rgb, Rng, blur, grid, log_uniform, noise, unit
+from dapo.pretraining.fields import Field, Rgb, Rng, blend, blur, grid, log_uniform, noise, unit
 
+RIM_STEEPNESS = 4.0  # a flaw is whole from a coverage of the part of one over this
+LEAST_CHANGE = 0.02  # of full scale, of a pixel that belongs to a trimmed mask
 LEAST_AREA = 4  # px, of a flaw that counts
 LARGEST_SHARE = 0.6  # of the picture that one flaw may cover
 COVERED_FROM = 0.3  # coverage from which a pixel tells whether a flaw is seen
@@ -70,6 +73,12 @@ class Canvas:
         return _luminance(self.image)
 
 
+def change(before: Rgb, after: Rgb) -> Field:
+    """Largest change of a channel, at each pixel: (..., 3) -> (...)."""
+    step = np.abs(after - before)
+    return np.maximum(np.maximum(step[..., 0], step[..., 1]), step[..., 2]).astype(np.float32)
+
+
 def _luminance(image: Rgb) -> Field:
     """Mean of the channels (h, w)."""
     return (image[..., 0] + image[..., 1] + image[..., 2]) / np.float32(3)
@@ -79,14 +88,44 @@ Flaw = Callable[[Canvas, Rng], tuple[Rgb, Field]]
 FLAWS: dict[str, Flaw] = {}
 
 
-def flaw(name: str) -> Callable[[Flaw], Flaw]:
-    """Register the drawing function of one visual family."""
+def flaw(name: str, *, beyond: bool = False, trimmed: bool = False) -> Callable[[Flaw], Flaw]:
+    """Register the drawing function of one visual family.
+
+    What it draws and its mask end where the part ends, unless it may reach `beyond`: what lies on the part
+    or sticks out of it. With `trimmed` the mask leaves out what did not change: there the flaw happens to
+    look like what it lies on.
+    """
 
     def keep(draw: Flaw) -> Flaw:
-        FLAWS[name] = draw
+        drawn = draw if beyond else _kept_within(draw)
+        FLAWS[name] = _trimmed(drawn) if trimmed else drawn
         return draw
 
     return keep
+
+
+def _kept_within(draw: Flaw) -> Flaw:
+    """The same flaw, its change and its coverage cut off where the part's coverage runs out."""
+
+    def drawn(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+        image, cover = draw(canvas, rng)
+        if float(canvas.support.min()) * RIM_STEEPNESS >= 1:
+            return image, cover
+        within = np.minimum(canvas.support * np.float32(RIM_STEEPNESS), 1)
+        return blend(canvas.image, image, within), cover * within
+
+    return drawn
+
+
+def _trimmed(draw: Flaw) -> Flaw:
+    """The same flaw, its coverage cut back to where the picture changed."""
+
+    def drawn(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
+        image, cover = draw(canvas, rng)
+        near = blur(change(canvas.image, image), canvas.unit)
+        return image, cover * (near > LEAST_CHANGE)
+
+    return drawn
 
 
 def draw_flaw(name: str, canvas: Canvas, rng: Rng, *, seen: float = 0.018) -> tuple[Rgb, Field] | None:
@@ -94,7 +133,7 @@ def draw_flaw(name: str, canvas: Canvas, rng: Rng, *, seen: float = 0.018) -> tu
 
     A flaw is seen where its mean change beats `seen` of full scale plus 0.6 of the part's roughness. A large
     one is also seen by a step of its mean or of its roughness, as an eye averages over an area. What lies on
-    the part or sticks out of it (a hair, a burr, loose fibres, an extra piece) may reach beyond the part.
+    the part or sticks out of it (a hair, a burr, loose fibres) may reach beyond the part.
     """
     image, cover = FLAWS[name](canvas, rng)
     image = np.clip(image, 0, 1).astype(np.float32)
@@ -103,9 +142,9 @@ def draw_flaw(name: str, canvas: Canvas, rng: Rng, *, seen: float = 0.018) -> tu
     if area < LEAST_AREA or area > LARGEST_SHARE * cover.size:
         return None
     before = canvas.grey
-    change = np.abs(image[inside] - canvas.image[inside]).max(1)
+    step = float(change(canvas.image[inside], image[inside]).mean())
     rough = float(np.abs(np.diff(before, axis=1)).mean() + np.abs(np.diff(before, axis=0)).mean()) / 2
-    if float(change.mean()) >= seen + 0.6 * rough:
+    if step >= seen + 0.6 * rough:
         return image, cover
     large = area > AREA_SEEN_AS_ONE * canvas.unit**2
     return (image, cover) if large and _steps(before, _luminance(image), inside, seen, rough) else None
@@ -157,16 +196,13 @@ def rim_place(canvas: Canvas, rng: Rng, corner: float = 0.0) -> tuple[float, flo
         return _border_place(h, w, rng, keen)
     picks = rim[rng.integers(len(rim), size=40 if keen else 1)]
     reach = max(3, round(6 * canvas.unit))
-    best, found = np.inf, (0.0, 0.0, 0.0)
-    for y, x in picks:
-        window = canvas.support[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
-        share = float(window.mean())
-        if share < best:
-            oy, ox = min(y, reach), min(x, reach)
-            wy, wx = np.arange(window.shape[0]) - oy, np.arange(window.shape[1]) - ox
-            pull = np.arctan2(float(wy @ window.sum(1)), float(window.sum(0) @ wx))
-            best, found = share, (float(y), float(x), float(pull))
-    return found
+    if keen:  # where the least of the part is near
+        near = uniform_filter(canvas.support, 2 * reach + 1, mode="nearest")
+        picks = picks[[int(near[picks[:, 0], picks[:, 1]].argmin())]]
+    y, x = (int(v) for v in picks[0])
+    window = canvas.support[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+    wy, wx = np.arange(window.shape[0]) - min(y, reach), np.arange(window.shape[1]) - min(x, reach)
+    return float(y), float(x), float(np.arctan2(float(wy @ window.sum(1)), float(window.sum(0) @ wx)))
 
 
 def _border_place(h: int, w: int, rng: Rng, corner: bool) -> tuple[float, float, float]:
@@ -208,12 +244,6 @@ def multiply(canvas: Canvas, cover: Field, colour: np.ndarray, keep: float = 1.0
     return canvas.image * (1 - c) + under * colour.astype(np.float32) * c
 
 
-def paint(canvas: Canvas, cover: Field, colour: np.ndarray) -> Rgb:
-    """Opaque colour (3,) or picture (h, w, 3) where `cover` is."""
-    c = cover[..., None]
-    return canvas.image * (1 - c) + colour.astype(np.float32) * c
-
-
 def random_colour(rng: Rng, low: float = 0.0, high: float = 1.0, chroma: float = 0.15) -> np.ndarray:
     """A colour (3,) about a level between `low` and `high`, its channels apart by `chroma`."""
     return np.clip(rng.uniform(low, high) + rng.normal(0, chroma, 3), 0, 1).astype(np.float32)
@@ -230,7 +260,7 @@ def contrasting(canvas: Canvas, rng: Rng, least: float = 0.15) -> np.ndarray:
 def patchy(rng: Rng, canvas: Canvas, cover: Field, amount: float) -> Field:
     """Break a cover into patches: `amount` of its area goes."""
     h, w = canvas.size
-    field = blur(noise(rng, h, w, 1.5), 0.6)
+    field = blur(noise(rng, h, w, 1.5), 0.6 * canvas.unit)
     level = np.quantile(field, amount)
     return cover * np.clip((field - np.float32(level)) * 4 + 0.5, 0, 1)
 

@@ -55,7 +55,8 @@ def _teeth(canvas: Canvas, rng: Rng, amount: float) -> Field:
     """How far each streak of the grind runs past the outline: one draw for every line along the grain."""
     h, w = canvas.size
     width = w if canvas.upright else h
-    line = blur(rng.normal(0, 1, (1, width)).astype(np.float32), 0.5 * canvas.unit) * np.float32(amount)
+    streaks = noise(rng, 1, width, 0.3, grain=canvas.unit)
+    line = streaks * np.float32(0.7 * amount)
     return np.broadcast_to(line if canvas.upright else line.T, (h, w))
 
 
@@ -103,7 +104,7 @@ def _rounded(a: Field, b: Field, corner: float) -> Field:
 
 @flaw("uneven")
 def _uneven(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Unevenly finished: a step in the strength of the grind, waves of the surface, or a patchy coat."""
+    """Unevenly finished: a step in the strength of the grind, chatter, or a patchy coat."""
     kind = rng.random()
     if kind < 0.68:
         return _finish_step(canvas, rng)
@@ -118,14 +119,14 @@ def _finish_step(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     level = float(canvas.colour.mean())
     own = _own_streaks(canvas, rng.uniform(2, 5) * canvas.unit)
     stronger = rng.random() < 0.7
-    faint = rng.random() < 0.25
+    faint = rng.random() < 0.2
     gain = rng.uniform(1.5, 3.0) if stronger else rng.uniform(0.15, 0.6)
     shift = polarity(rng, 0.3 if stronger else 0.6) * (
-        rng.uniform(0.05, 0.1) if faint else rng.uniform(0.08, 0.4)
+        rng.uniform(0.07, 0.12) if faint else rng.uniform(0.1, 0.4)
     )
     light = own * np.float32((gain - 1) * (0.6 if faint else 1.0))
     if stronger:
-        amount = rng.uniform(0.02, 0.05) if faint else rng.uniform(0.03, 0.14)
+        amount = rng.uniform(0.03, 0.06) if faint else rng.uniform(0.03, 0.14)
         light = light + _grind(rng, canvas) * np.float32(amount * max(level, 0.12))
     light = light * (canvas.support > 0.6)
     image = canvas.image * (1 + np.float32(shift) * cover)[..., None] + (light * cover)[..., None]
@@ -149,41 +150,53 @@ def _grind(rng: Rng, canvas: Canvas) -> Field:
     """
     h, w = canvas.size
     length, width = (h, w) if canvas.upright else (w, h)
-    line = rng.normal(0, 1, width)
-    line = line + 1.5 * (rng.random(width) < 0.12) * rng.exponential(1.0, width)
-    line = np.asarray(blur(line.astype(np.float32)[None, :], 0.35 * canvas.unit)[0])
-    line = (line - line.mean()) / (line.std() + 1e-3)
+    count = max(8, round(width / canvas.unit))
+    grits = rng.normal(0, 1, count) + 1.5 * (rng.random(count) < 0.12) * rng.exponential(1.0, count)
+    lines = blur(grits.astype(np.float32)[None, :], 0.35)
+    line = enlarge(lines, 1, width)[0] if count != width else lines[0]
+    line = (line - line.mean()) / (line.std() + np.float32(1e-3))
     strength = np.clip(0.8 + 0.6 * noise(rng, length, width, 0.5, 24.0, upright=True), 0, 2)
     field = (line[None, :] * strength).astype(np.float32)
     return field if canvas.upright else np.ascontiguousarray(field.T)
 
 
 def _waves(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """Waviness: broad, irregular undulations that shade an area; no fold, no line of its own."""
+    """Chatter: the tool swung, and left even ridges side by side, sharper at their crests than any light;
+    they begin and end where the tool touched.
+    """
     h, w = canvas.size
     cy, cx = place(canvas, rng)
     angle = canvas.grain + np.pi / 2 * (rng.random() < 0.5) + rng.normal(0, 0.15)
     v, u = rotated(h, w, cy, cx, angle)
-    pitch = scaled(canvas, rng, 7, 26)
-    phase = v * np.float32(2 * np.pi / pitch) + smooth(rng, h, w, 5) * np.float32(rng.uniform(0.5, 1.6))
-    half_v, half_u = pitch * rng.uniform(1.0, 2.2), scaled(canvas, rng, 16, 60)
-    envelope = ramp(np.abs(v) - np.float32(half_v), pitch * 0.6) * ramp(np.abs(u) - np.float32(half_u), pitch)
-    cover = envelope * canvas.support
-    swing = np.sin(phase) * (0.8 + 0.4 * smooth(rng, h, w, 4)) * np.float32(rng.uniform(0.07, 0.25))
+    pitch = scaled(canvas, rng, 4, 16)
+    bent = smooth(rng, h, w, 5) * np.float32(rng.uniform(0.2, 0.7))
+    turns = v / np.float32(pitch) + bent / np.float32(2 * np.pi)
+    half_u = scaled(canvas, rng, 12, 50) * (1 + np.float32(0.15) * smooth(rng, h, w, 6))
+    count = rng.integers(3, 7) / 2
+    edge = canvas.unit * rng.uniform(1.5, 4)
+    touched = ramp((np.abs(turns) - np.float32(count)) * np.float32(pitch), 1.5 * canvas.unit)
+    cover = touched * ramp(np.abs(u) - half_u, edge) * canvas.support
+    ridge = 1 - 2 * np.abs(np.sin(turns * np.float32(np.pi))) ** np.float32(rng.uniform(0.6, 1.4))
+    swing = ridge * (0.85 + 0.3 * smooth(rng, h, w, 4)) * np.float32(rng.uniform(0.09, 0.26))
     return canvas.image * (1 + swing * cover)[..., None], cover
 
 
 def _patchy_coat(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
-    """A coat of uneven thickness: its tone falls in one or two soft steps like the lines of a map."""
+    """A coat of uneven thickness: its tone falls in one or two crisp steps like the lines of a map, where the
+    film ran thick its brink stands out as a line.
+    """
     h, w = canvas.size
-    field = smooth(rng, h, w, int(rng.integers(3, 7))) + 0.05 * noise(rng, h, w, 2.5)
-    level = float(np.quantile(field, rng.uniform(0.55, 0.85)))
-    sharp = rng.uniform(4, 14)
-    first = np.clip((field - np.float32(level)) * np.float32(sharp) + 0.5, 0, 1)
-    second = np.clip((field - np.float32(level + 0.25)) * np.float32(sharp) + 0.5, 0, 1)
+    field = smooth(rng, h, w, int(rng.integers(3, 7)))
+    field = field + np.float32(rng.uniform(0.04, 0.12)) * noise(rng, h, w, 2.0)
+    level = float(np.quantile(field, rng.uniform(0.6, 0.88)))
+    sharp = np.float32(rng.uniform(14, 40) / canvas.unit)
+    first = np.clip((field - np.float32(level)) * sharp + 0.5, 0, 1)
+    second = np.clip((field - np.float32(level + 0.25)) * sharp + 0.5, 0, 1)
     cover = first * canvas.support
-    step = polarity(rng, 0.6) * rng.uniform(0.07, 0.25) * (1 + rng.normal(0, 0.15, 3))
-    depth = ((0.65 * first + 0.35 * second) * canvas.support)[..., None]
+    side = polarity(rng, 0.6)
+    step = side * rng.uniform(0.09, 0.28) * (1 + rng.normal(0, 0.15, 3))
+    brink = 4 * first * (1 - first) * np.float32(rng.choice([0.0, rng.uniform(0.2, 0.7)]))
+    depth = ((0.65 * first + 0.35 * second + brink) * canvas.support)[..., None]
     return canvas.image * (1 + depth * step.astype(np.float32)), cover
 
 
@@ -235,11 +248,11 @@ def _stamp(canvas: Canvas, rng: Rng, cover: Field) -> Field:
             points = rng.choice([-0.5, 0.0, 0.5], (5, 2)) * (size * 0.8, size * 1.4)
             paths.append([(float(a + x + i * size), float(b + y)) for a, b in points])
     ink = blur(strokes(h, w, paths, [max(0.8, size * 0.22)] * len(paths)), 0.5 * canvas.unit)
-    press = relief(ink, rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.3))
+    press = relief(ink, rng.uniform(0, 2 * np.pi), canvas.unit * rng.uniform(0.1, 0.3))
     return (press + ink * np.float32(rng.uniform(-0.08, 0.06))) * cover
 
 
-@flaw("fray")
+@flaw("fray", beyond=True)
 def _fray(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """The finish is missing over an area, or an edge has come apart into loose fibres."""
     kind = rng.random()
@@ -282,7 +295,15 @@ def _roughened(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     h, w = canvas.size
     cy, cx = place(canvas, rng)
     cover = blob(
-        rng, h, w, cy, cx, scaled(canvas, rng, 6, 26), wobble=0.4, aspect=rng.uniform(1, 2), soft=4.0
+        rng,
+        h,
+        w,
+        cy,
+        cx,
+        scaled(canvas, rng, 6, 26),
+        wobble=0.4,
+        aspect=rng.uniform(1, 2),
+        soft=4.0 * canvas.unit,
     )
     cover = cover * canvas.support
     rough = noise(rng, h, w, 1.0, rng.choice([1.0, 6.0]), canvas.upright)

@@ -12,6 +12,7 @@ from dapo.pretraining.fields import (
     Path,
     Rgb,
     Rng,
+    blend,
     blur,
     centred,
     noise,
@@ -28,7 +29,6 @@ from dapo.pretraining.flaws.canvas import (
     coarseness,
     contrasting,
     flaw,
-    paint,
     place,
     polarity,
     rim_place,
@@ -38,7 +38,7 @@ from dapo.pretraining.flaws.canvas import (
 Paths = tuple[list[Path], list[float]]  # polylines and their widths in pixels
 
 
-@flaw("scratch")
+@flaw("scratch", trimmed=True)
 def _scratch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Metal ploughed by something that slid along: straight lines along the grain, strokes and arcs of
     handling, short gouges with a raised lip. Even and smooth where a crack is jagged; no shadow.
@@ -114,7 +114,7 @@ def _gouge(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     return image, cover
 
 
-@flaw("crack")
+@flaw("crack", trimmed=True)
 def _crack(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Split open without loss: a dark line, jagged, its width wandering to nothing at the tip; branched, or
     nearly straight from an edge, or a net of fine cracks.
@@ -200,7 +200,7 @@ def _cut(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     taper = np.clip(1 - (u / np.float32(half)) ** 2, 0, 1)
     slit = ramp(np.abs(v) - np.float32(thick) * taper, 1.0) * (taper > 0) * canvas.support
     lips = (
-        np.exp(-((np.abs(v) - thick) ** 2) / np.float32(2 * canvas.unit)) * np.sign(v) * (taper > 0)
+        np.exp(-((np.abs(v) - thick) ** 2) / np.float32(2 * canvas.unit**2)) * np.sign(v) * (taper > 0)
     ).astype(np.float32)
     inside = (
         canvas.background.mean((0, 1)) * 0.4
@@ -208,10 +208,11 @@ def _cut(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         else canvas.image.mean((0, 1)) * rng.uniform(0.05, 0.4)
     )
     image = (
-        paint(canvas, slit, inside)
+        blend(canvas.image, inside, slit)
         + (lips * (1 - slit) * canvas.support * np.float32(rng.uniform(0.03, 0.16)))[..., None]
     )
-    return image, slit
+    lipped = ramp(np.abs(v) - np.float32(thick) * taper - np.float32(0.8 * canvas.unit), 1.0) * (taper > 0)
+    return image, lipped * canvas.support
 
 
 @flaw("tear")
@@ -224,11 +225,15 @@ def _tear(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     ragged = 1 + 0.5 * noise(rng, h, w, 1.0)
     taper = np.clip(1 - np.abs(u) / np.float32(half), 0, 1)
     gap = (
-        ramp(np.abs(v + 3 * smooth(rng, h, w, 5)) - np.float32(thick) * taper * ragged, 1.2)
+        ramp(
+            np.abs(v + np.float32(3 * canvas.unit) * smooth(rng, h, w, 5))
+            - np.float32(thick) * taper * ragged,
+            1.2,
+        )
         * (taper > 0)
         * canvas.support
     )
-    image = paint(canvas, gap, canvas.background.mean((0, 1)) * rng.uniform(0.1, 0.8))
+    image = blend(canvas.image, canvas.background.mean((0, 1)) * rng.uniform(0.1, 0.8), gap)
     angles = rng.uniform(0, np.pi, 6)
     fibres = [
         walk(rng, cy + rng.normal(0, half / 3), cx + rng.normal(0, half / 3), thick * 2.5, angle=a)
@@ -236,7 +241,7 @@ def _tear(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     ]
     threads = strokes(h, w, fibres, [0.5 * canvas.unit] * 6)
     image = image * (1 - threads[..., None]) + threads[..., None] * np.float32(canvas.image.mean() + 0.1)
-    return image, np.maximum(gap, threads * (blur(gap, 2.0) > 0.05))
+    return image, np.maximum(gap, threads * (blur(gap, 2.0 * canvas.unit) > 0.05))
 
 
 @flaw("groove")
@@ -247,8 +252,8 @@ def _groove(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     angle = canvas.grain + rng.normal(0, 0.05) if rng.random() < 0.6 else rng.uniform(0, np.pi)
     v, u = rotated(h, w, cy, cx, angle)
     half, thick = scaled(canvas, rng, 25, 120), scaled(canvas, rng, 1.5, 5)
-    v = v + np.float32(rng.normal(0, 0.002)) * u * u
-    along = ramp(np.abs(u) - np.float32(half), 6.0)
+    v = v + np.float32(rng.normal(0, 0.002) / canvas.unit) * u * u
+    along = ramp(np.abs(u) - np.float32(half), 6.0 * canvas.unit)
     furrow = np.exp(-(v * v) / np.float32(2 * (thick / 2) ** 2)) * along
     flank = v / np.float32(thick) * furrow
     amount = rng.uniform(0.1, 0.35)
@@ -268,8 +273,8 @@ def _streak(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     v, u = rotated(h, w, cy, cx, canvas.grain + rng.normal(0, 0.03))
     thick = scaled(canvas, rng, 1.5, 12)
     half = scaled(canvas, rng, 25, 160)
-    band = ramp(np.abs(v) - np.float32(thick), max(1.5, thick * rng.uniform(0.3, 1))) * ramp(
-        np.abs(u) - np.float32(half), 10.0
+    band = ramp(np.abs(v) - np.float32(thick), max(1.5 * canvas.unit, thick * rng.uniform(0.3, 1))) * ramp(
+        np.abs(u) - np.float32(half), 10.0 * canvas.unit
     )
     mottle = np.clip(0.8 + 0.5 * noise(rng, h, w, 1.5, 24.0, canvas.upright), 0.2, 1.3)
     band = band * canvas.support
@@ -288,14 +293,14 @@ def _wrinkle(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     count = rng.integers(1, 4)
     envelope = (
         ramp(np.abs(v) - np.float32(pitch * count / 2), pitch)
-        * ramp(np.abs(u) - np.float32(half), 8.0)
+        * ramp(np.abs(u) - np.float32(half), 8.0 * canvas.unit)
         * canvas.support
     )
     waves = np.sin(v * np.float32(2 * np.pi / pitch))
     return add_light(canvas, envelope, waves * np.float32(rng.uniform(0.07, 0.28))), envelope
 
 
-@flaw("thread")
+@flaw("thread", beyond=True)
 def _thread(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A loose yarn lying on the surface: constant width, in loops, lit along its middle, with a shadow."""
     h, w = canvas.size
@@ -311,7 +316,7 @@ def _thread(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     return image + (core * np.float32(rng.uniform(0.06, 0.16)))[..., None], wide
 
 
-@flaw("hair")
+@flaw("hair", beyond=True)
 def _hair(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """One thin, smoothly curved dark (or bright) hair, straightish or curled."""
     h, w = canvas.size
@@ -320,7 +325,7 @@ def _hair(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     line = strokes(h, w, [path], [scaled(canvas, rng, 0.45, 1.2)])
     colour = contrasting(canvas, rng, min(0.5, 0.25 + coarseness(canvas)))
     ink = line * np.float32(rng.uniform(0.7, 1.0))
-    return paint(canvas, ink, colour), np.clip(line * 1.5, 0, 1)
+    return blend(canvas.image, colour, ink), np.clip(line * 1.5, 0, 1)
 
 
 def _curl(rng: Rng, cy: float, cx: float, length: float, turn: float, steps: int) -> Path:

@@ -11,6 +11,7 @@ from dapo.pretraining.fields import (
     Field,
     Rgb,
     Rng,
+    blend,
     blob,
     blur,
     log_uniform,
@@ -21,7 +22,7 @@ from dapo.pretraining.fields import (
     strokes,
     walk,
 )
-from dapo.pretraining.flaws.canvas import Canvas, flaw, paint, place, polarity, scaled
+from dapo.pretraining.flaws.canvas import Canvas, flaw, place, polarity, scaled
 
 
 @flaw("scale")
@@ -89,14 +90,15 @@ def _plates(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         cover = np.where(here, np.float32(there), cover)
         nearest = np.where(here, distance, nearest)
     cover = blur(cover.astype(np.float32), 0.4 * canvas.unit) * canvas.support
-    lit = relief(blur(height, 0.5 * canvas.unit), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8))
+    gain = canvas.unit * rng.uniform(0.3, 0.8)
+    lit = relief(blur(height, 0.5 * canvas.unit), rng.uniform(0, 2 * np.pi), gain)
     crust = np.float32(rng.uniform(0.4, 0.95)) + tone + np.float32(0.06) * noise(rng, h, w, 1.0)
     image = canvas.image * (1 + (crust - 1) * cover)[..., None]
     level = np.float32(max(0.25, float(canvas.colour.mean())))
     return image + (lit * level * canvas.support)[..., None], cover
 
 
-@flaw("patch")
+@flaw("patch", trimmed=True)
 def _patch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Flat islands of one dark or bright tone with crisp, ragged edges drawn out along the grain, from
     specks to bands through the whole picture.
@@ -115,7 +117,8 @@ def _patch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
             near = blob(
                 rng, h, w, cy + off[0], cx + off[1], r, wobble=0.5, aspect=aspect, angle=canvas.grain, soft=r
             )
-            total = np.maximum(total, np.clip((near - 0.5) * np.float32(r) * 1.4 + 0.7 * ragged, 0, 1))
+            island = np.clip((near - 0.5) * np.float32(1.4 * r / canvas.unit) + 0.7 * ragged, 0, 1)
+            total = np.maximum(total, island * (near > 0.05))
     else:  # a field of them, or bands, over part or all of the picture
         field = noise(rng, h, w, rng.choice([1.5, 2.0, 2.5]), 6.0, canvas.upright)
         field = field + 0.2 * noise(rng, h, w, 1.5, 6.0, canvas.upright)
@@ -123,11 +126,11 @@ def _patch(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         reach = scaled(canvas, rng, 18, 120)
         field = field - (v / np.float32(reach)) ** 2 - (u / np.float32(reach * 2)) ** 2
         share = log_uniform(rng, 0.015, 0.35)
-        total = np.clip((field - np.float32(np.quantile(field, 1 - share))) * 9 / canvas.unit**0.5, 0, 1)
+        total = np.clip((field - np.float32(np.quantile(field, 1 - share))) * 9, 0, 1)
     total = total * canvas.support
     tone = canvas.colour * (1 + polarity(rng, 0.78) * rng.uniform(0.2, 0.6))
     fine = (1 + 0.05 * noise(rng, h, w, 0.3))[..., None]
-    return paint(canvas, total * np.float32(rng.uniform(0.75, 1)), np.clip(tone, 0, 1) * fine), total
+    return blend(canvas.image, np.clip(tone, 0, 1) * fine, total * np.float32(rng.uniform(0.75, 1))), total
 
 
 @flaw("inclusion")
@@ -193,7 +196,7 @@ def _ash(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         v, u = rotated(h, w, y + np.sin(heading) * r * 0.5, x + np.cos(heading) * r * 0.5, heading)
         smoke = np.exp(-(v * v / 2 + u * u) / np.float32((r * 1.7) ** 2))
         clear = clear * (1 - depth * np.clip(core + np.float32(0.35) * smoke, 0, 1))
-        total = np.maximum(total, np.maximum(core, (smoke > 0.6).astype(np.float32)))
+        total = np.maximum(total, np.maximum(core, (smoke > 0.45).astype(np.float32)))
     trails = blur(strokes(h, w, paths, widths), 0.4 * canvas.unit)
     clear = clear * (1 - depth * np.float32(0.55) * trails)
     total = np.maximum(total, (trails > 0.35).astype(np.float32)) * canvas.support

@@ -11,6 +11,7 @@ from dapo.pretraining.fields import (
     Field,
     Rgb,
     Rng,
+    blend,
     blob,
     blur,
     grid,
@@ -25,13 +26,15 @@ from dapo.pretraining.fields import (
 from dapo.pretraining.flaws.canvas import (
     Canvas,
     add_light,
+    change,
     flaw,
-    paint,
     place,
     polarity,
     random_colour,
     scaled,
 )
+
+SWELL_SEEN_TO = 1.1  # radii, how far the shading of a hill or hollow is seen
 
 
 def _swell(canvas: Canvas, rng: Rng, low: float, high: float, sign: float) -> tuple[Rgb, Field]:
@@ -45,7 +48,7 @@ def _swell(canvas: Canvas, rng: Rng, low: float, high: float, sign: float) -> tu
     height = np.exp(-1.6 * r2) * np.float32(radius * sign)
     light = relief(height, rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.55))
     return add_light(canvas, canvas.support, light), ramp(
-        (np.sqrt(r2) - 1) * np.float32(radius), 1.5
+        (np.sqrt(r2) - SWELL_SEEN_TO) * np.float32(radius), 1.5
     ) * canvas.support
 
 
@@ -53,14 +56,16 @@ def _swell(canvas: Canvas, rng: Rng, low: float, high: float, sign: float) -> tu
 def _dent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Pressed in: lit on the far side, shaded on the near side; the texture stays."""
     image, cover = _swell(canvas, rng, 4, 22, -1.0)
-    return image * (1 - np.float32(rng.uniform(0.0, 0.25)) * blur(cover, 2.0)[..., None]), cover
+    return image * (1 - np.float32(rng.uniform(0.0, 0.25)) * blur(cover, 2.0 * canvas.unit)[..., None]), cover
 
 
 @flaw("bump")
 def _bump(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Pushed out: a soft swelling with a brighter crown."""
     image, cover = _swell(canvas, rng, 4, 20, 1.0)
-    return image + (blur(cover, 3.0) * cover * np.float32(rng.uniform(0.0, 0.14)))[..., None], cover
+    return image + (blur(cover, 3.0 * canvas.unit) * cover * np.float32(rng.uniform(0.0, 0.14)))[
+        ..., None
+    ], cover
 
 
 @flaw("bubble")
@@ -75,7 +80,7 @@ def _bubble(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         y, x = cy + rng.normal(0, 10 * canvas.unit), cx + rng.normal(0, 10 * canvas.unit)
         v, u = rotated(h, w, y, x, 0.0)
         d = np.sqrt(v * v + u * u)
-        ring = np.exp(-((d - r) ** 2) / np.float32(max(0.6, r * 0.16) ** 2))
+        ring = np.exp(-((d - r) ** 2) / np.float32(max(0.6 * canvas.unit, r * 0.16) ** 2))
         spot = np.exp(
             -((u - np.cos(light) * r * 0.45) ** 2 + (v - np.sin(light) * r * 0.45) ** 2)
             / np.float32((r * 0.28) ** 2)
@@ -108,7 +113,7 @@ def _hole(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         if rng.random() < 0.4
         else random_colour(rng, 0.0, 0.15, 0.02)
     )
-    image = paint(canvas, cover, behind)
+    image = blend(canvas.image, behind, cover)
     rim = np.clip(blur(cover, 1.2 * canvas.unit) * 2 - cover, 0, 1) * (1 - cover)
     return image + (rim * np.float32(rng.normal(0, 0.2)))[..., None], cover
 
@@ -137,7 +142,8 @@ def _blowholes(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     total = total * canvas.support
     floor = np.clip(1 + 0.25 * noise(rng, h, w, 1.0), 0.4, 1.3)
     image = canvas.image * (1 - np.clip(np.float32(rng.uniform(0.35, 0.95)) * total * floor, 0, 1))[..., None]
-    wall = relief(blur(total, 0.7 * canvas.unit), rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.45))
+    gain = canvas.unit * rng.uniform(0.05, 0.45)
+    wall = relief(blur(total, 0.7 * canvas.unit), rng.uniform(0, 2 * np.pi), gain)
     near = blur(total, max(0.7 * canvas.unit, 0.25 * largest))
     ring = np.clip(near * 2.2, 0, 1) * (1 - total) * canvas.support
     return image + (wall + ring * np.float32(rng.normal(0.03, 0.14)))[..., None], total
@@ -181,7 +187,7 @@ def _poke(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         canvas.image + relief(crater, rng.uniform(0, 2 * np.pi), 0.4)[..., None] * canvas.support[..., None]
     )
     image = image * (1 - np.float32(rng.uniform(0.5, 0.95)) * core[..., None])
-    return image, ramp(d - np.float32(r * 1.35), 1.5) * canvas.support
+    return image, ramp(d - np.float32(r * 1.6), 1.5) * canvas.support
 
 
 @flaw("squeeze")
@@ -199,7 +205,7 @@ def _squeeze(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     image = canvas.image[sy, sx]
     light = relief(inside * np.float32(r), rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.35))
     return image + (light * canvas.support)[..., None], ramp(
-        (0.35 - inside) * np.float32(r), 2.0
+        (0.22 - inside) * np.float32(r), 2.0
     ) * canvas.support
 
 
@@ -221,8 +227,10 @@ def _bent(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         canvas.image[sy, sx]
         + (relief(inside * np.float32(half), angle, rng.uniform(0.03, 0.14)) * canvas.support)[..., None]
     )
-    changed = np.abs(image - canvas.image).max(2) > 0.05
-    return image, ((blur(changed.astype(np.float32), 2.0) > 0.2) & (inside > 0.15)).astype(np.float32)
+    changed = change(canvas.image, image) > 0.05
+    return image, ((blur(changed.astype(np.float32), 2.0 * canvas.unit) > 0.2) & (inside > 0.15)).astype(
+        np.float32
+    )
 
 
 @flaw("roll_mark")

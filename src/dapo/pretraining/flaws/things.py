@@ -28,7 +28,6 @@ from dapo.pretraining.flaws.canvas import (
     Canvas,
     contrasting,
     flaw,
-    paint,
     place,
     polarity,
     random_colour,
@@ -46,15 +45,18 @@ def _dust(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     y = cy + rng.normal(0, spread, count)
     x = cx + rng.normal(0, spread, count)
     paths = [
-        [(float(a), float(b)), (float(a + rng.uniform(0, 2)), float(b + rng.uniform(0, 2)))]
+        [
+            (float(a), float(b)),
+            (float(a + canvas.unit * rng.uniform(0, 2)), float(b + canvas.unit * rng.uniform(0, 2))),
+        ]
         for a, b in zip(x, y, strict=True)
     ]
     grains = strokes(h, w, paths, rng.uniform(0.6, 1.8, count) * canvas.unit)
-    image = paint(canvas, grains, contrasting(canvas, rng, 0.25))
+    image = blend(canvas.image, contrasting(canvas, rng, 0.25), grains)
     return image, np.clip(blur(grains, 1.2 * canvas.unit) * 4, 0, 1)
 
 
-@flaw("foreign")
+@flaw("foreign", beyond=True)
 def _foreign(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A small solid thing that lies on the part: own colour, shading and shadow; chip, flake or crumb."""
     h, w = canvas.size
@@ -68,9 +70,8 @@ def _foreign(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         w,
         list(zip((cx + radii * np.cos(theta)).tolist(), (cy + radii * np.sin(theta)).tolist(), strict=True)),
     )
-    shade = relief(blur(cover, 1.5 * canvas.unit), rng.uniform(0, 2 * np.pi), 0.8) + 0.08 * noise(
-        rng, h, w, 0.8
-    )
+    bevel = blur(cover, 1.5 * canvas.unit)
+    shade = relief(bevel, rng.uniform(0, 2 * np.pi), 0.8 * canvas.unit) + 0.08 * noise(rng, h, w, 0.8)
     shadow = shifted(cover, round(2 * canvas.unit), round(1.5 * canvas.unit))
     image = canvas.image * (1 - np.float32(rng.uniform(0, 0.5)) * shadow[..., None])
     image = image * (1 - cover[..., None]) + cover[..., None] * (
@@ -89,8 +90,10 @@ def _spatter(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         v, u = rotated(h, w, cy + rng.normal(0, 14 * canvas.unit), cx + rng.normal(0, 14 * canvas.unit), 0.0)
         total = np.maximum(total, ramp(np.sqrt(v * v + u * u) - np.float32(scaled(canvas, rng, 0.9, 4)), 1.2))
     total = total * canvas.support
-    bead = relief(blur(total, 0.9 * canvas.unit), rng.uniform(0, 2 * np.pi), 0.8)
-    return paint(canvas, total * np.float32(0.8), contrasting(canvas, rng, 0.1)) + bead[..., None], total
+    bead = relief(blur(total, 0.9 * canvas.unit), rng.uniform(0, 2 * np.pi), 0.8 * canvas.unit)
+    return blend(canvas.image, contrasting(canvas, rng, 0.1), total * np.float32(0.8)) + bead[
+        ..., None
+    ], total
 
 
 @flaw("nep")
@@ -105,20 +108,22 @@ def _nep(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     ]
     tangle = strokes(h, w, paths, [0.7 * canvas.unit] * 7)
     lump = (
-        np.maximum(tangle, blob(rng, h, w, cy, cx, r * 0.7, wobble=0.3, soft=2.0) * np.float32(0.7))
+        np.maximum(
+            tangle, blob(rng, h, w, cy, cx, r * 0.7, wobble=0.3, soft=2.0 * canvas.unit) * np.float32(0.7)
+        )
         * canvas.support
     )
-    return paint(canvas, lump * np.float32(0.85), contrasting(canvas, rng, 0.15)), np.clip(
-        blur(lump, 0.8) * 1.6, 0, 1
+    return blend(canvas.image, contrasting(canvas, rng, 0.15), lump * np.float32(0.85)), np.clip(
+        blur(lump, 0.8 * canvas.unit) * 1.6, 0, 1
     )
 
 
-@flaw("weave")
+@flaw("weave", trimmed=True)
 def _weave(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A weaving fault: a straight band of threads missing, doubled or shifted."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    thick, half = max(2, round(scaled(canvas, rng, 2, 6))), scaled(canvas, rng, 15, 90)
+    thick, half = max(2 * canvas.unit, scaled(canvas, rng, 2, 6)), scaled(canvas, rng, 15, 90)
     rows = rng.random() < 0.5
     y, x = grid(h, w)
     across, along = (
@@ -129,13 +134,13 @@ def _weave(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         * ramp(np.abs(along) - np.float32(half), 2.0)
         * canvas.support
     )
-    moved = np.roll(canvas.image, int(rng.integers(2, 7)), int(rows)) * np.float32(
+    moved = np.roll(canvas.image, max(1, round(canvas.unit * rng.uniform(2, 6))), int(rows)) * np.float32(
         rng.uniform(0.55, 0.9) if rng.random() < 0.7 else 1.25
     )
     return blend(canvas.image, moved, cover), cover
 
 
-@flaw("grid_shift")
+@flaw("grid_shift", trimmed=True)
 def _grid_shift(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Something out of place: a rectangle of the picture shifted or turned."""
     h, w = canvas.size
@@ -149,7 +154,9 @@ def _grid_shift(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         0.7,
     )
     if rng.random() < 0.5:
-        moved = np.roll(canvas.image, tuple(int(v) for v in rng.integers(4, 14, 2)), (0, 1))
+        moved = np.roll(
+            canvas.image, tuple(round(float(v) * canvas.unit) for v in rng.uniform(4, 13, 2)), (0, 1)
+        )
     else:
         moved = canvas.image[::-1, ::-1]
     return blend(canvas.image, moved, cover), cover
@@ -177,11 +184,13 @@ def _missing(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         else np.quantile(canvas.image.reshape(-1, 3), rng.choice([0.1, 0.9]), axis=0)
     )
     plain = ground * (1 + 0.04 * noise(rng, h, w, 0.5))[..., None]
-    outline = np.exp(-(distance**2) / 2) * np.float32(rng.choice([0.0, 0.15]) * polarity(rng))
-    return paint(canvas, cover, plain) + outline[..., None], cover
+    outline = np.exp(-(distance**2) / np.float32(2 * canvas.unit**2)) * np.float32(
+        rng.choice([0.0, 0.15]) * polarity(rng)
+    )
+    return blend(canvas.image, plain, cover) + outline[..., None], cover
 
 
-@flaw("extra")
+@flaw("extra", trimmed=True)
 def _extra(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A second piece where only one belongs: a copy of another place of the picture, with an edge."""
     h, w = canvas.size
@@ -196,10 +205,11 @@ def _extra(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         wobble=rng.choice([0.0, 0.2]),
         aspect=rng.uniform(1, 1.6),
     )
-    moved = np.roll(canvas.image, tuple(int(v) for v in rng.integers(20, 60, 2)), (0, 1)) * random_colour(
-        rng, 0.6, 1.3, 0.1
-    )
-    shade = relief(blur(cover, 1.5), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.9))
+    moved = np.roll(
+        canvas.image, tuple(round(float(v) * canvas.unit) for v in rng.uniform(20, 60, 2)), (0, 1)
+    ) * random_colour(rng, 0.6, 1.3, 0.1)
+    gain = canvas.unit * rng.uniform(0.3, 0.9)
+    shade = relief(blur(cover, 1.5 * canvas.unit), rng.uniform(0, 2 * np.pi), gain)
     return blend(canvas.image, moved, cover) + shade[..., None], cover
 
 
@@ -216,11 +226,11 @@ def _misprint(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         paths.append([(float(a), float(b)) for a, b in pts])
     ink = strokes(h, w, paths, [max(0.8, size * 0.12)] * len(paths))
     if rng.random() < 0.6:
-        shift = (int(rng.integers(-3, 4)), int(rng.integers(2, 6)))
+        shift = [round(canvas.unit * v) for v in (rng.uniform(-3, 3), rng.uniform(2, 5))]
         ink = np.maximum(ink, np.float32(0.6) * shifted(ink, *shift))
     if rng.random() < 0.5:
         ink = np.clip(blur(ink, 1.3 * canvas.unit) * 1.5, 0, 1)
     ink = ink * canvas.support
-    return paint(canvas, ink * np.float32(rng.uniform(0.6, 1)), contrasting(canvas, rng, 0.25)), np.clip(
-        blur(ink, canvas.unit) * 3, 0, 1
-    )
+    return blend(
+        canvas.image, contrasting(canvas, rng, 0.25), ink * np.float32(rng.uniform(0.6, 1))
+    ), np.clip(blur(ink, canvas.unit) * 3, 0, 1)
