@@ -106,6 +106,15 @@ class References(Settings):
     patches: int = Field(default=1250, ge=1)
 
 
+class Concepts(Settings):
+    """Words read as mixtures of what the model was taught (`dapo.model.concepts`).
+
+    names: the types taught, one for each row of the learned tensor `concepts`.
+    """
+
+    names: tuple[Text, ...] = Field(min_length=1)
+
+
 class DetectorSettings(Settings):
     """How a CLIP becomes a detector. Defaults: the published method.
 
@@ -127,6 +136,7 @@ class DetectorSettings(Settings):
     type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
     top: share of the patches that make the top of a map (at least one patch).
     references: how good parts are remembered, where some are given.
+    concepts: the types a small model was taught, to which the user's words are drawn; None = as they are.
     """
 
     prompts: PromptSettings = PromptSettings()
@@ -147,6 +157,7 @@ class DetectorSettings(Settings):
     type_score: Literal["map", "global", "both"] = "both"
     top: Annotated[float, Field(gt=0, le=1)] = 0.01
     references: References = References()
+    concepts: Concepts | None = None
 
     @property
     def learns(self) -> bool:
@@ -241,8 +252,8 @@ class TrainingSettings(Settings):
     """How prompts, deep tokens and adapters are learned. Defaults: the published method.
 
     method: name of the method these settings came from, for the record (`dapo.learning.methods`).
-    detector: None = that of the model folder if it holds anything learned, else the published method (at the
-        backbone's native side where its patch does not divide 518 px).
+    detector: None = that of the model folder, with context to learn where people wrote all of its words; on
+        a plain CLIP the published method (at the native side where the patch does not divide 518 px).
     start: learn from "fresh" prompts, or go on from what the "model" folder has learned.
     epochs: passes over a labelled dataset; generated scenes are new every time and have none.
     batch: images that are learned from together, all of one product or one list of names. accumulate: batches

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dapo.config import DetectorSettings, ModelConfig, TrainingSettings, parse
+from dapo.config import DetectorSettings, ModelConfig, PromptSettings, TowerTuning, TrainingSettings, parse
 from dapo.data import Sample, read_folder
 from dapo.errors import ConfigError, DataError
 from dapo.learning.examples import Batch, Generated, Labelled, Source, batches
@@ -222,10 +222,15 @@ def advance(
 
 
 def build_detector(start: Detector, settings: TrainingSettings) -> Detector:
-    """The detector to train, on the backbone of a loaded one; see `TrainingSettings.detector` and `start`."""
+    """The detector to train, on the backbone of a loaded one; see `TrainingSettings.detector` and `start`.
+
+    Without its concepts, which would hold every word where it is.
+    """
+    if start.concepts is not None:
+        start = start.changed(concepts=None)
     clip, wanted = start.clip, settings.detector
     if wanted is None:
-        wanted = start.settings if start.learned_state() else published_for(clip)
+        wanted = start.settings if start.learned_state() else learnable(start)
     detector = Detector(clip, wanted)
     if settings.start == "model":
         detector.load_learned(start.learned_state(), "start: what the model folder has learned")
@@ -235,6 +240,19 @@ def build_detector(start: Detector, settings: TrainingSettings) -> Detector:
             "detector.prompts.kind to hybrid, or detector.adapter to linear or residual"
         )
     return detector
+
+
+def learnable(start: Detector) -> DetectorSettings:
+    """What to learn where nothing was: the published method on a plain CLIP; on a model with settings of its
+    own, these, with context before the words and deep text tokens.
+    """
+    if start.settings == DetectorSettings.training_free():
+        return published_for(start.clip)
+    prompts, deep = (
+        PromptSettings(context_init="words"),
+        TowerTuning(depth=min(2, start.clip.config.text.layers)),
+    )
+    return start.settings.model_copy(update={"prompts": prompts, "text_deep": deep})
 
 
 def published_for(clip: Clip) -> DetectorSettings:

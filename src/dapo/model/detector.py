@@ -25,6 +25,7 @@ from dapo.config import DetectorSettings, TowerTuning
 from dapo.errors import ConfigError
 from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
+from dapo.model.concepts import drawn
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
 from dapo.model.weights import fill_weights
 from dapo.vocabulary import Vocabulary
@@ -65,6 +66,8 @@ class Scores:
 class Detector(nn.Module):
     """Scores images against any list of defect types. Only what is not `clip` is learned."""
 
+    concepts: Tensor | None  # (c, d) float32, unit-length: types taught, if `settings.concepts` names them
+
     def __init__(self, clip: Clip, settings: DetectorSettings | None = None) -> None:
         """Freezes `clip`. Raises ConfigError where settings and towers do not fit."""
         super().__init__()
@@ -93,6 +96,10 @@ class Detector(nn.Module):
         if settings.adapter == "residual":
             for parameter in self.adapters.parameters():
                 nn.init.zeros_(parameter)
+        known = settings.concepts
+        self.register_buffer(
+            "concepts", None if known is None else torch.zeros(len(known.names), facts.dim, device=device)
+        )
         self._kept: OrderedDict[Any, Tensor] = OrderedDict()
 
     @property
@@ -243,9 +250,11 @@ class Detector(nn.Module):
                 pieces = [self._encode(batch, piece) for piece in order.split(TEXT_CHUNK)]
                 features = torch.cat(pieces)[order.argsort()]
         states = average_states(features.float(), batch, normalise_each=self.prompts.normalise_each)
-        if self.settings.prompts.binary_phrase is None:
+        if self.settings.prompts.binary_phrase is not None:
+            return torch.cat([states[:1], states[1:].expand(len(vocabulary.defects), -1)])
+        if self.concepts is None:
             return states
-        return torch.cat([states[:1], states[1:].expand(len(vocabulary.defects), -1)])
+        return torch.cat([states[:1], drawn(states[1:], self.concepts, self._sharpness())])
 
     def _encode(self, batch: PromptBatch, part: Int[Tensor, " s"]) -> Float[Tensor, "s d"]:
         tuning, prompts = self.settings.text_deep, self.settings.prompts
@@ -355,9 +364,15 @@ class Detector(nn.Module):
         return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
     def changed(self, **settings: Any) -> Detector:
-        """The same CLIP and learned tensors under other settings, such as `image_score="fused"`."""
+        """The same CLIP and learned tensors under other settings, such as `image_score="fused"`.
+
+        With `concepts=None` they are left behind.
+        """
         other = Detector(self.clip, self.settings.model_copy(update=settings))
-        other.load_learned(self.learned_state())
+        learned = self.learned_state()
+        if other.concepts is None:
+            learned.pop("concepts", None)
+        other.load_learned(learned)
         other.precision = self.precision
         return other.train(self.training)
 

@@ -59,10 +59,10 @@ class ImageStage:
     lr_rest: float = 1.2e-3  # AdamW, everything else
     weight_decay: float = 0.02
     warmup: float = 0.02  # share of the steps
-    decay_from: float = 0.4  # share of the steps after which the rate falls linearly to zero
+    decay_from: float = 0.35  # share of the steps after which the rate falls linearly to zero
     tau: float = 0.07
     masked_until: float = (
-        0.7  # share of the steps that see only a part of each image's patches (FLIP, arXiv 2212.00794)
+        0.72  # share of the steps that see only a part of each image's patches (FLIP, arXiv 2212.00794)
     )
     visible: float = 0.5  # that part
     taps: tuple[int, ...] = (4,)  # earlier layers supervised through the same projection

@@ -31,6 +31,7 @@ DEFECTS = (
     "bump", "chip", "broken", "burr", "cut", "wrinkle", "abrasion", "peeling", "glue", "foreign particle",
     "thread", "missing", "uneven surface",
 )  # fmt: skip
+COARSE = 2  # px of a picture for one of the maps whose figures are taken
 BINS = 1000  # of the anomaly value, when the region threshold is chosen
 
 Floats = NDArray[np.float64]
@@ -88,6 +89,7 @@ def choose_defaults(
     rank = math.ceil((len(good) + 1) * (1 - false_alarm))
     threshold = float(good[min(rank, len(good)) - 1])
     stacked, masks = np.stack(maps), np.stack(truths)
+    located = pixel_metrics(stacked[:, ::COARSE, ::COARSE], masks[:, ::COARSE, ::COARSE])
     map_threshold = best_f1(stacked, masks)
     unknown_above, unknown = choose_unknown(
         detector, world, map_threshold=map_threshold, min_area=min_area, count=count, side=side
@@ -98,7 +100,8 @@ def choose_defaults(
         "image_auroc": round(image_metrics(fused, flawed)["auroc"], 4),
         "image_auroc_global": round(image_metrics(features[:, 0], flawed)["auroc"], 4),
         "image_auroc_map": round(image_metrics(np.array(local), flawed)["auroc"], 4),
-        "pixel_auroc": round(pixel_metrics(stacked, masks)["auroc"], 4),
+        "pixel_auroc": round(located["auroc"], 4),
+        "aupro": round(located["aupro"], 4),
         "false_alarm": false_alarm,
         "found_at_threshold": round(float((fused[flawed] > threshold).mean()), 4),
         "unknown": unknown,

@@ -30,7 +30,9 @@ from dapo.learning.trainer import train
 from dapo.model.artifact import load, save
 from dapo.model.clip import Clip, build_clip, load_clip, save_clip
 from dapo.model.clip_config import TowerConfig
+from dapo.model.detector import Detector
 from dapo.model.tokenizer import Tokenizer
+from dapo.pretraining.concepts import with_concepts
 from dapo.pretraining.contrastive import ImageStage, train_images
 from dapo.pretraining.defaults import DEFECTS, choose_defaults
 from dapo.pretraining.lexicon import Lexicon
@@ -97,13 +99,13 @@ class Recipe:
     """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with.
 
     `start`: a folder with a CLIP whose towers are taken over; the text stage then falls away, the images are
-    learned at half the rates, and `kept` of the start's vision weights stays in the result: what lies between
-    two such towers holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
+    learned at half the rates. `kept` of the start's vision weights stays in the result: where the two differ
+    much, what lies between holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
 
     seed: int = 0
     start: str | None = None
-    kept: float = 0.4
+    kept: float = 0.0
     vision: TowerConfig = VISION
     side: int = SIDE
     patch: int = PATCH
@@ -115,7 +117,7 @@ class Recipe:
     word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.2"
+    version: str = "0.3"
 
     @property
     def stage(self) -> ImageStage:
@@ -205,15 +207,27 @@ def finish(
     textures: str | Path | None = None,
     log: Log = print,
 ) -> Path:
-    """Give the model in `source` its fused score and thresholds; write it in half precision to `target`."""
-    detector, info = load(source)
-    detector = detector.changed(**recipe.answer)
+    """Give the model in `source` its concepts, fused score and thresholds; write it in half precision to
+    `target`.
+
+    It keeps its learned prompts only if they locate flaws of unseen scenes better (AUPRO) than words people
+    wrote.
+    """
+    learned, info = load(source)
     world = World(seed=DEFAULTS_WORLD + recipe.seed, textures=Textures(textures))
-    chosen = choose_defaults(
-        detector, world, count=recipe.threshold_scenes, side=recipe.side, min_area=recipe.min_area
-    )
-    log(f"thresholds: {chosen.figures}")
-    detector = detector.changed(image_score="fused", fusion=chosen.fusion)
+    candidates = {"learned": learned.changed(**recipe.answer), "handwritten": handwritten(learned, recipe)}
+    ready = {name: with_concepts(one, Lexicon.builtin()) for name, one in candidates.items()}
+    read_off = {
+        name: choose_defaults(
+            one, world, count=recipe.threshold_scenes, side=recipe.side, min_area=recipe.min_area
+        )
+        for name, one in ready.items()
+    }
+    figures = {name: found.figures for name, found in read_off.items()}
+    log(f"prompts and thresholds: {figures}")
+    prompts = max(figures, key=lambda name: float(figures[name]["aupro"]))
+    chosen = read_off[prompts]
+    detector = ready[prompts].changed(image_score="fused", fusion=chosen.fusion)
     words = held_out_words(
         detector.eval(),
         replace(world, seed=world.seed + 1),
@@ -225,7 +239,7 @@ def finish(
     config = ModelConfig(
         name="dapo-embedded",
         version=recipe.version,
-        description="A small CLIP and prompts, trained on generated images of parts and flaws only.",
+        description="A small CLIP and its words, trained on generated images of parts and flaws only.",
         licence="Apache-2.0",
         defects=DEFECTS,
         threshold=chosen.threshold,
@@ -242,9 +256,18 @@ def finish(
             "images": asdict(recipe.stage) | ({} if recipe.start is None else {"kept": recipe.kept}),
             "prompts": info.config.recipe,
         },
-        metrics={"generated": chosen.figures, "words": words},
+        metrics={"generated": chosen.figures, "prompts": {"kept": prompts, **figures}, "words": words},
     )
     return save(detector, target, config, dtype="float16")
+
+
+def handwritten(detector: Detector, recipe: Recipe) -> Detector:
+    """The same backbone with words people wrote, nothing learned, at the settings the recipe answers with."""
+    none = TowerTuning(depth=0)
+    settings = DetectorSettings(
+        prompts=PromptSettings(kind="handwritten"), text_deep=none, vision_deep=none, adapter="none"
+    )
+    return Detector(detector.clip, settings.model_copy(update=dict(recipe.answer))).eval()
 
 
 def untrained_vision(text_folder: str | Path, recipe: Recipe) -> Clip:
