@@ -15,15 +15,15 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dapo.config import DetectorSettings, GeneratedSettings
+from dapo.config import GeneratedSettings
 from dapo.data import read_folder
 from dapo.evaluation.experiment import load_experiment
 from dapo.evaluation.run import evaluate
 from dapo.inspector import Inspector
 from dapo.learning.trainer import train
 from dapo.model.artifact import EMBEDDED, load, save
-from dapo.model.detector import Detector
-from dapo.pretraining.recipe import ANSWER, Recipe
+from dapo.pretraining.recipe import Recipe
+from dapo.pretraining.recipe import handwritten as words_of_people
 
 FIGURES = ("tile image AUROC", "tile pixel AUROC", "tile AUPRO", "tile top-1", "tile balanced", "steel top-1")
 
@@ -47,11 +47,9 @@ def figures(model: Path, data_root: Path) -> list[float]:
 def handwritten(out: Path) -> Path:
     """The embedded backbone with phrases from people alone, at the model's own settings."""
     detector, info = load()
-    words = {"prompts": {"kind": "handwritten"}, "adapter": "none"}
-    none = {"text_deep": {"depth": 0}, "vision_deep": {"depth": 0}}
-    settings = DetectorSettings.model_validate({**ANSWER, **words, **none})
-    config = info.config.model_copy(update={"detector": settings, "learned_on": None})
-    return save(Detector(detector.clip, settings), out, config)
+    plain = words_of_people(detector, Recipe())
+    config = info.config.model_copy(update={"detector": plain.settings, "learned_on": None})
+    return save(plain, out, config)
 
 
 def learned(seed: int, out: Path) -> Path:

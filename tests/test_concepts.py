@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dapo.config import Concepts, ModelConfig, PromptSettings, TowerTuning, TrainingSettings
+from dapo.errors import ModelError
 from dapo.learning.trainer import build_detector, published_for
 from dapo.model.artifact import load, save
 from dapo.model.concepts import drawn, readings
@@ -115,7 +116,10 @@ def test_a_model_of_handwritten_prompts_learns_context_at_its_own_settings() -> 
         prompts=PromptSettings(kind="handwritten"), text_deep=none, vision_deep=none, adapter="none",
         taps=(2, 4), scales=(1.0, 0.5),
     )  # fmt: skip
-    detector = build_detector(with_concepts(plain, Lexicon.builtin()), TrainingSettings())
+    start = with_concepts(plain, Lexicon.builtin())
+    with pytest.raises(ModelError, match="leave start out"):
+        build_detector(start, TrainingSettings(start="model"))
+    detector = build_detector(start, TrainingSettings())
     assert detector.settings.prompts.kind == "hybrid"
     assert (detector.taps, detector.settings.scales) == ((2, 4), (1.0, 0.5))
     assert {name.split(".")[0] for name in detector.learned_state()} == {"prompts", "text_deep"}

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dapo.config import DetectorSettings, ModelConfig, PromptSettings, TowerTuning, TrainingSettings, parse
 from dapo.data import Sample, read_folder
-from dapo.errors import ConfigError, DataError
+from dapo.errors import ConfigError, DataError, ModelError
 from dapo.learning.examples import Batch, Generated, Labelled, Source, batches
 from dapo.learning.losses import global_loss, local_loss
 from dapo.learning.processes import join, precision_of
@@ -233,6 +233,11 @@ def build_detector(start: Detector, settings: TrainingSettings) -> Detector:
         wanted = start.settings if start.learned_state() else learnable(start)
     detector = Detector(clip, wanted)
     if settings.start == "model":
+        if not start.learned_state():
+            raise ModelError(
+                "start: the model has learned no prompts to go on from, people wrote its words; leave start "
+                "out, or give a model folder that dapo train made"
+            )
         detector.load_learned(start.learned_state(), "start: what the model folder has learned")
     if not any(p.requires_grad for p in detector.parameters()):
         raise ConfigError(
@@ -248,10 +253,8 @@ def learnable(start: Detector) -> DetectorSettings:
     """
     if start.settings == DetectorSettings.training_free():
         return published_for(start.clip)
-    prompts, deep = (
-        PromptSettings(context_init="words"),
-        TowerTuning(depth=min(2, start.clip.config.text.layers)),
-    )
+    deep = TowerTuning(depth=min(2, start.clip.config.text.layers))
+    prompts = PromptSettings(context_init="words")
     return start.settings.model_copy(update={"prompts": prompts, "text_deep": deep})
 
 
