@@ -32,6 +32,7 @@ from dapo.pretraining.flaws.canvas import (
     place,
     polarity,
     scaled,
+    spread,
 )
 
 
@@ -41,10 +42,7 @@ def _stain(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     h, w = canvas.size
     cy, cx = place(canvas, rng)
     soft = scaled(canvas, rng, 1.0, 5)
-    cover = (
-        blob(rng, h, w, cy, cx, scaled(canvas, rng, 3, 30), wobble=0.4, aspect=rng.uniform(1, 1.8), soft=soft)
-        * canvas.support
-    )
+    cover = spread(canvas, rng, cy, cx, (3, 30), wobble=0.4, longest=1.8, soft=soft) * canvas.support
     colour = 1 - rng.uniform(0.15, 0.6) * (0.4 + 0.6 * rng.random(3))
     image = multiply(canvas, cover * np.clip(0.85 + 0.2 * noise(rng, h, w, 2.0), 0.3, 1.1), colour)
     if rng.random() < 0.5:
@@ -125,17 +123,7 @@ def _rust(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Corrosion: patchy orange to brown with a grainy texture."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    base = blob(
-        rng,
-        h,
-        w,
-        cy,
-        cx,
-        scaled(canvas, rng, 6, 32),
-        wobble=0.45,
-        aspect=rng.uniform(1, 2),
-        soft=4 * canvas.unit,
-    )
+    base = spread(canvas, rng, cy, cx, (6, 32), wobble=0.45, longest=2, soft=4 * canvas.unit)
     cover = patchy(rng, canvas, base, rng.uniform(0.15, 0.55)) * canvas.support
     grainy = np.clip(1 + 0.3 * noise(rng, h, w, 0.8), 0.3, 1.7)[..., None]
     tone = np.array([rng.uniform(0.35, 0.65), rng.uniform(0.17, 0.34), rng.uniform(0.04, 0.16)], np.float32)
@@ -187,17 +175,7 @@ def _peeling(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """Coating gone: another material shows in a jagged island, with a lit lifted edge."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    base = blob(
-        rng,
-        h,
-        w,
-        cy,
-        cx,
-        scaled(canvas, rng, 5, 24),
-        wobble=0.6,
-        aspect=rng.uniform(1, 2),
-        soft=3.0 * canvas.unit,
-    )
+    base = spread(canvas, rng, cy, cx, (5, 24), wobble=0.6, longest=2, soft=3.0 * canvas.unit)
     ragged: Field = np.clip((base + 0.25 * noise(rng, h, w, 1.5) - 0.5) * 5 + 0.5, 0, 1)
     cover: Field = ragged * (base > 0.02) * canvas.support
     under = contrasting(canvas, rng, 0.15) * (1 + rng.uniform(0.02, 0.1) * noise(rng, h, w, 0.8))[..., None]
@@ -210,12 +188,8 @@ def _peeling(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 @flaw("glue")
 def _glue(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A translucent lump or smear: smooth, yellowish or whitish, glossy edge and highlights."""
-    h, w = canvas.size
     cy, cx = place(canvas, rng)
-    cover = (
-        blob(rng, h, w, cy, cx, scaled(canvas, rng, 4, 18), wobble=0.45, aspect=rng.uniform(1, 3), soft=2.0)
-        * canvas.support
-    )
+    cover = spread(canvas, rng, cy, cx, (4, 18), wobble=0.45, longest=3, soft=2.0) * canvas.support
     tone = np.array([rng.uniform(0.75, 1), rng.uniform(0.7, 0.98), rng.uniform(0.4, 0.9)], np.float32)
     veil = np.float32(rng.uniform(0.25, 0.65))
     image = canvas.image * (1 - veil * cover[..., None]) + tone * (veil * cover[..., None])

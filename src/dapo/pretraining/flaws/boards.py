@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from dapo.pretraining.fields import Field, Rgb, Rng, blend, blob, blur, strokes, walk
-from dapo.pretraining.flaws.canvas import Canvas, flaw, place, scaled
+from dapo.pretraining.flaws.canvas import Canvas, flaw, place, scaled, spread
 
 
 def _metals(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, Field]:
@@ -43,12 +43,9 @@ def _on_trace(canvas: Canvas, rng: Rng, trace: Field) -> tuple[float, float]:
 @flaw("open", trimmed=True)
 def _open(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A trace interrupted: a gap across it filled with the ground colour."""
-    h, w = canvas.size
     ground, _, trace = _metals(canvas)
     cy, cx = _on_trace(canvas, rng, trace)
-    cover = blob(
-        rng, h, w, cy, cx, scaled(canvas, rng, 2.5, 7), wobble=0.3, aspect=rng.uniform(1, 1.6)
-    ) * blur(trace, 0.7 * canvas.unit)
+    cover = spread(canvas, rng, cy, cx, (2.5, 7), wobble=0.3, longest=1.6) * blur(trace, 0.7 * canvas.unit)
     return blend(canvas.image, ground, cover), (cover > 0.25).astype(np.float32)
 
 
@@ -66,12 +63,9 @@ def _short(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
 @flaw("spur", trimmed=True)
 def _spur(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """A thorn of trace material, or an island of it (spurious copper), on the ground."""
-    h, w = canvas.size
     _, metal, trace = _metals(canvas)
     cy, cx = _on_trace(canvas, rng, trace) if rng.random() < 0.5 else place(canvas, rng)
-    cover = blob(rng, h, w, cy, cx, scaled(canvas, rng, 2, 6), wobble=0.5, aspect=rng.uniform(1, 2)) * (
-        1 - blur(trace, 0.6 * canvas.unit)
-    )
+    cover = spread(canvas, rng, cy, cx, (2, 6), wobble=0.5, longest=2) * (1 - blur(trace, 0.6 * canvas.unit))
     return blend(canvas.image, metal, cover), (cover > 0.3).astype(np.float32)
 
 

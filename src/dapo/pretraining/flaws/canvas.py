@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from dapo.pretraining.fields import Field, Rgb, Rng, blend, blur, grid, log_uniform, noise, unit
+from dapo.pretraining.fields import Field, Rgb, Rng, blend, blob, blur, grid, log_uniform, noise, unit
 
 RIM_STEEPNESS = 4.0  # a flaw is whole from a coverage of the part of one over this
 LEAST_CHANGE = 0.02  # of full scale, of a pixel that belongs to a trimmed mask
@@ -223,6 +223,23 @@ def _border_place(h: int, w: int, rng: Rng, corner: bool) -> tuple[float, float,
 def scaled(canvas: Canvas, rng: Rng, low: float, high: float) -> float:
     """Log-uniform size in pixels between `low` and `high` units."""
     return log_uniform(rng, low, high) * canvas.unit
+
+
+def spread(
+    canvas: Canvas,
+    rng: Rng,
+    cy: float,
+    cx: float,
+    sizes: tuple[float, float],
+    *,
+    wobble: float,
+    longest: float,
+    soft: float = 1.2,
+) -> Field:
+    """Coverage of a blob of a size drawn between `sizes`, in units, up to `longest` times as long as wide."""
+    h, w = canvas.size
+    radius = scaled(canvas, rng, *sizes)
+    return blob(rng, h, w, cy, cx, radius, wobble=wobble, aspect=rng.uniform(1, longest), soft=soft)
 
 
 def polarity(rng: Rng, dark: float = 0.5) -> float:

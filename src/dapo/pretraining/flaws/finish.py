@@ -33,6 +33,7 @@ from dapo.pretraining.flaws.canvas import (
     polarity,
     rim_place,
     scaled,
+    spread,
 )
 
 COARSE_CELLS = 12  # along the shorter side, of the light that a bare face keeps
@@ -294,17 +295,7 @@ def _roughened(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
     """The surface has worn open: a fibrous or granular roughness in place of the finish."""
     h, w = canvas.size
     cy, cx = place(canvas, rng)
-    cover = blob(
-        rng,
-        h,
-        w,
-        cy,
-        cx,
-        scaled(canvas, rng, 6, 26),
-        wobble=0.4,
-        aspect=rng.uniform(1, 2),
-        soft=4.0 * canvas.unit,
-    )
+    cover = spread(canvas, rng, cy, cx, (6, 26), wobble=0.4, longest=2, soft=4.0 * canvas.unit)
     cover = cover * canvas.support
     rough = noise(rng, h, w, 1.0, rng.choice([1.0, 6.0]), canvas.upright)
     level = min(1.0, 0.1 + 1.5 * float(canvas.colour.mean()))
