@@ -15,40 +15,48 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dapo.config import GeneratedSettings
+from dapo.config import DetectorSettings, GeneratedSettings
 from dapo.data import read_folder
 from dapo.evaluation.experiment import load_experiment
 from dapo.evaluation.run import evaluate
 from dapo.inspector import Inspector
 from dapo.learning.trainer import train
 from dapo.model.artifact import EMBEDDED, load, save
+from dapo.model.clip import load_clip
+from dapo.model.detector import Detector
 from dapo.pretraining.recipe import Recipe
 from dapo.pretraining.recipe import handwritten as words_of_people
 
 FIGURES = ("tile image AUROC", "tile pixel AUROC", "tile AUPRO", "tile top-1", "tile balanced", "steel top-1")
 
 
-def figures(model: Path, data_root: Path) -> list[float]:
-    """Of a model folder, in the order of `FIGURES`."""
+def on_real(model: Path, data_root: Path) -> dict[str, dict]:
+    """Figures of a model folder on each real set, as `dapo evaluate` gives them."""
     inspector = Inspector.from_pretrained(model, calibration=False)
     found = {}
     for test in load_experiment("embedded").test:
         samples = read_folder(data_root / str(test.root), group_key=test.group_key)
         asked = [sample for sample in samples if sample.split in test.splits]
-        found[test.root] = evaluate(inspector, asked, phrases=test.phrases, draws=0).mean
+        found[str(test.root)] = evaluate(inspector, asked, phrases=test.phrases, draws=0).mean
+    return found
+
+
+def figures(found: dict[str, dict]) -> list[float]:
+    """Of what `on_real` found, in the order of `FIGURES`."""
     tile, steel = found["magnetic_tile"], found["steel_strip"]
     types = tile["types"]
     return [
         tile["image"]["auroc"], tile["pixel"]["auroc"], tile["pixel"]["aupro"],
-        types["top1"], types["balanced"], steel["types"]["top1"],
+        types["top1"], types["balanced_accuracy"], steel["types"]["top1"],
     ]  # fmt: skip
 
 
-def handwritten(out: Path) -> Path:
-    """The embedded backbone with phrases from people alone, at the model's own settings."""
-    detector, info = load()
-    plain = words_of_people(detector, Recipe())
-    config = info.config.model_copy(update={"detector": plain.settings, "learned_on": None})
+def handwritten(backbone: Path, out: Path) -> Path:
+    """A backbone with phrases from people alone, at the settings of the recipe."""
+    plain = words_of_people(
+        Detector(load_clip(backbone).float(), DetectorSettings(side=Recipe().side)), Recipe()
+    )
+    config = load()[1].config.model_copy(update={"detector": plain.settings, "learned_on": None})
     return save(plain, out, config)
 
 
@@ -69,8 +77,8 @@ def learned(seed: int, out: Path) -> Path:
     "--out", type=click.Path(path_type=Path), default=Path("out/benchmarks/prompts"), show_default=True
 )
 def main(data_root: Path, seeds: int, out: Path) -> None:
-    plain = figures(handwritten(out / "handwritten"), data_root)
-    rows = [figures(learned(seed, out / f"seed-{seed}"), data_root) for seed in range(seeds)]
+    plain = figures(on_real(handwritten(EMBEDDED / "backbone", out / "handwritten"), data_root))
+    rows = [figures(on_real(learned(seed, out / f"seed-{seed}"), data_root)) for seed in range(seeds)]
     table = np.array(rows)
     click.echo("| prompts | " + " | ".join(FIGURES) + " |")
     click.echo("|---" * (len(FIGURES) + 1) + "|")

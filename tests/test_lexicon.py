@@ -1,4 +1,4 @@
-"""The trade's language: the lexicon keeps its promises, held-out phrases are stable, bad files are named."""
+"""The trade's language: the lexicon keeps its promises, held-out phrases are others, bad files are named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = """
 format: 1
 types:
   - {id: scratch, name: scratch, group: line, visual: scratch, phrases: [scratch, score, scuff line]}
-  - {id: hole, name: hole, group: opening, visual: hole, phrases: [hole, puncture]}
+  - {id: hole, name: hole, group: opening, visual: hole, phrases: [hole], held_out: [puncture]}
 normal: [flawless, good]
 materials: [steel]
 surfaces: [plate]
@@ -48,7 +48,7 @@ def test_every_promised_type_is_there_under_its_name(lexicon: Lexicon, name: str
 
 def test_the_shipped_lexicon_is_large_enough(lexicon: Lexicon) -> None:
     assert len(lexicon.types) >= 64
-    assert all(12 <= len(kind.phrases) <= 30 for kind in lexicon.types)
+    assert all(len(kind.phrases) >= 30 and len(kind.held_out) >= 5 for kind in lexicon.types)
     assert len(lexicon.normal) >= 25
     assert len(lexicon.materials) >= 40
     assert len(lexicon.objects) >= 40
@@ -59,17 +59,8 @@ def test_the_shipped_lexicon_is_large_enough(lexicon: Lexicon) -> None:
 def test_held_out_and_taught_phrases_share_nothing_and_make_the_whole(lexicon: Lexicon) -> None:
     for type_id in (*lexicon.ids, NORMAL):
         taught, held = lexicon.train_phrases(type_id), lexicon.held_out(type_id)
-        assert sorted((*taught, *held)) == sorted(lexicon.phrases(type_id))
-        assert len(held) == round(len(lexicon.phrases(type_id)) / 5)
-        assert lexicon.phrases(type_id)[0] in taught
-
-
-def test_held_out_phrases_do_not_depend_on_the_process(lexicon: Lexicon) -> None:
-    code = f"{READ}; print('|'.join(Lexicon.builtin().held_out('scratch')))"
-    run = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
-    )
-    assert tuple(run.stdout.strip().split("|")) == lexicon.held_out("scratch")
+        assert (*taught, *held) == lexicon.phrases(type_id)
+        assert not set(taught) & set(held)
 
 
 def test_the_plain_flawless_words_are_always_taught(lexicon: Lexicon) -> None:
@@ -124,11 +115,17 @@ def test_an_unknown_type_names_the_known_ones(lexicon: Lexicon) -> None:
         ("puncture", "SCORE", "'SCORE' occurs twice"),
         ("id: hole", "id: scratch", "type id 'scratch' occurs twice"),
         ("id: hole", "id: normal", "reserved"),
-        ("visual: hole, ", "", "needs exactly"),
+        ("visual: hole, ", "", "and may have held_out"),
         ("visual: hole", "visual: [hole]", "must be text or null"),
         ("name: hole", "name: 3", "name must be text"),
-        ("[hole, puncture]", "[]", "phrases of 'hole'"),
-        ("[hole, puncture]", "[hole, no]", "phrases of 'hole'"),  # YAML reads a bare no as false
+        ("[hole]", "[]", "phrases of 'hole'"),
+        ("[hole]", "[hole, no]", "phrases of 'hole'"),  # YAML reads a bare no as false
+        ("[puncture]", "puncture", "held_out of 'hole'"),
+        (
+            "normal: [flawless, good]",
+            "normal: [flawless]\nnormal_held_out: [flawless]",
+            "'flawless' occurs twice",
+        ),
         ("materials: [steel]", "", "materials"),
         ("format: 1", "format: [", "cannot read the lexicon"),
     ],
@@ -146,6 +143,8 @@ def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
     own = Lexicon.from_yaml(path)
     assert own.ids == ("scratch", "hole")
     assert own.held_out("hole") == ("puncture",)
+    assert own.train_phrases("hole") == ("hole",)
+    assert own.held_out("scratch") == own.held_out(NORMAL) == ()
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

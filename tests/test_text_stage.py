@@ -17,7 +17,10 @@ import torch
 from dapo.errors import DataError, ModelError
 from dapo.model.clip import Clip, TowerConfig, build_clip
 from dapo.pretraining import text
+from dapo.pretraining.corpus import phrase_features
 from dapo.pretraining.lexicon import NORMAL, Lexicon
+from dapo.pretraining.phrases import PhraseStage, teach_phrases
+from dapo.pretraining.reading import measure
 from dapo.pretraining.sentences import general_phrases, trade_sentences
 from dapo.pretraining.teacher import (
     SPECIAL,
@@ -41,9 +44,9 @@ STAGE = TextStage(
 LEXICON = """
 format: 1
 types:
-  - {id: hole, name: hole, group: opening, visual: hole, phrases: [hole, round hole, small hole]}
-  - {id: rust, name: rust, group: oxide, visual: rust, phrases: [rust, red rust, rusty]}
-  - {id: crack, name: crack, group: fracture, visual: crack, phrases: [crack, cracks, cracked]}
+  - {id: hole, name: hole, group: opening, visual: hole, phrases: [hole, round hole], held_out: [small hole]}
+  - {id: rust, name: rust, group: oxide, visual: rust, phrases: [rust, rusty], held_out: [red rust]}
+  - {id: crack, name: crack, group: fracture, visual: crack, phrases: [crack, cracked], held_out: [cracks]}
 normal: [flawless, clean, good, perfect, fine, sound, neat, okay, no fault, tidy]
 materials: [steel]
 surfaces: [plate]
@@ -161,7 +164,7 @@ def test_a_sentence_about_two_types_is_drawn_to_their_middle() -> None:
     points = torch.eye(3)
     labels = torch.tensor([[0, 1]])
     middle, one = torch.tensor([[0.5, 0.5, 0.0]]).sqrt(), torch.tensor([[1.0, 0.0, 0.0]])
-    assert text._trade_loss(middle, points, labels, 0.1) < text._trade_loss(one, points, labels, 0.1)
+    assert text.trade_loss(middle, points, labels, 0.1) < text.trade_loss(one, points, labels, 0.1)
 
 
 def test_training_learns_general_language_and_types(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -176,9 +179,7 @@ def test_the_written_tower_gives_the_same_features_again(
 ) -> None:
     out, figures = trained
     clip = text.load_text_tower(fresh_clip(out), out)
-    assert text.measure(clip, lexicon, seed=STAGE.seed)["geometry"] == pytest.approx(
-        figures["geometry"], abs=1e-3
-    )
+    assert measure(clip, lexicon, seed=STAGE.seed)["geometry"] == pytest.approx(figures["geometry"], abs=1e-3)
     assert json.loads((out / "figures.json").read_text()) == json.loads(json.dumps(figures))
 
 
@@ -195,15 +196,15 @@ def test_the_written_weights_are_a_hugging_face_text_tower(trained: tuple[Path, 
         ["rusty rope", "a hole"], padding=True, return_tensors="pt", return_token_type_ids=False
     )
     theirs = torch.nn.functional.normalize(model.eval()(**batch).text_embeds, dim=-1)
-    assert torch.allclose(theirs, text.phrase_features(clip, ["rusty rope", "a hole"]), atol=1e-5)
+    assert torch.allclose(theirs, phrase_features(clip, ["rusty rope", "a hole"]), atol=1e-5)
 
 
 def test_features_do_not_depend_on_the_batch(trained: tuple[Path, dict[str, Any]]) -> None:
     out, _ = trained
     clip = text.load_text_tower(fresh_clip(out), out)
     phrases = ["rust", "a small hole in the rope", "clean", "crack"]
-    alone = torch.cat([text.phrase_features(clip, [phrase]) for phrase in phrases])
-    assert torch.allclose(text.phrase_features(clip, phrases, batch=2), alone, atol=1e-5)
+    alone = torch.cat([phrase_features(clip, [phrase]) for phrase in phrases])
+    assert torch.allclose(phrase_features(clip, phrases, batch=2), alone, atol=1e-5)
     assert torch.allclose(alone.norm(dim=-1), torch.ones(4), atol=1e-5)
 
 
@@ -261,3 +262,35 @@ def test_a_tower_of_other_sizes_is_refused(trained: tuple[Path, dict[str, Any]])
         text.load_text_tower(fresh_clip(out, replace(STAGE, width=16)), out)
     with pytest.raises(ModelError, match="num_attention_heads 2, the given CLIP has 4"):
         text.load_text_tower(fresh_clip(out, replace(STAGE, heads=4)), out)
+
+
+def test_new_phrases_go_to_their_types_and_what_was_known_stays(
+    trained: tuple[Path, dict[str, Any]], lexicon: Lexicon, tmp_path: Path
+) -> None:
+    out, _ = trained
+    path = tmp_path / "larger.yaml"
+    path.write_text(
+        LEXICON.replace("[hole, round hole]", "[hole, round hole, shiny wood]").replace(
+            "[crack, cracked]", "[crack, cracked, photo the]"
+        ),
+        encoding="utf-8",
+    )
+    larger, clip = Lexicon.from_yaml(path), text.load_text_tower(fresh_clip(out), out)
+    vision = {name: value.clone() for name, value in clip.vision.state_dict().items()}
+    plainest = [lexicon.train_phrases(kind)[0] for kind in (*lexicon.ids, NORMAL)]
+    general = ["red rope", "the steel", "wooden photo and red", "clean rope"]
+    places, before = phrase_features(clip, plainest), phrase_features(clip, general)
+
+    def nearest() -> list[int]:
+        return (phrase_features(clip, ["shiny wood", "photo the"]) @ places.T).argmax(1).tolist()
+
+    said: list[str] = []
+    assert nearest() != [0, 2]
+    stage = PhraseStage(steps=100, phrases=100, general_batch=32, trade_batch=32, rate=5e-3, warmup=5)
+    teach_phrases(clip, larger, stage, said.append)
+    assert nearest() == [0, 2]
+    after = phrase_features(clip, plainest)
+    assert (after * places).sum(1).min() > 0.95  # where the vision tower looks for them
+    assert (phrase_features(clip, general) * before).sum(1).mean() > 0.8
+    assert all(torch.equal(vision[name], value) for name, value in clip.vision.state_dict().items())
+    assert "read as their types" in said[0] and "read as their types" in said[-1]

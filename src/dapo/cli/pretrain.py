@@ -9,6 +9,8 @@ import click
 
 from dapo.cli.main import debug_option
 
+BATCH = 64  # images of a step
+
 
 @click.command(name="pretrain")
 @click.option(
@@ -25,7 +27,11 @@ from dapo.cli.main import debug_option
     help="Go on from this CLIP folder (OUT/backbone of another run) instead of starting at nothing.",
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--samples", type=click.IntRange(min=64), help="Images to learn from. Default: the recipe's.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    help="Images to learn from. Default: the recipe's. 0 with --start: only its words are taught anew.",
+)
 @click.option(
     "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that draw."
 )
@@ -44,13 +50,18 @@ def command(
 ) -> None:
     """Train the embedded model on generated images of parts and flaws.
 
-    Four stages: text tower, image tower, prompts, thresholds. Writes OUT/backbone, a Hugging Face CLIP
+    Four stages: text tower, image tower, prompts, thresholds; with --start, both towers go on from there, and
+    the text tower learns the phrases that the lexicon has got since. Writes OUT/backbone, a Hugging Face CLIP
     folder, and OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again.
     """
     import torch
 
     from dapo.pretraining.recipe import Recipe, pretrain
 
+    if samples is not None and samples < BATCH and (samples or start is None):
+        raise click.UsageError(
+            f"expected at least {BATCH} images, got {samples}; 0 is for --start, whose images stay learned"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = replace(Recipe().seeded(seed), start=None if start is None else str(start))

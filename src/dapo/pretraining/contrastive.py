@@ -188,6 +188,15 @@ def stage_loss(
     }
 
 
+def require_muon() -> None:
+    """Raises DependencyError if torch is too old for the optimiser of the towers."""
+    if not hasattr(torch.optim, "Muon"):
+        raise DependencyError(
+            "`dapo pretrain` needs torch 2.9 or newer (its Muon optimiser), "
+            f"found {torch.__version__}; upgrade torch"
+        )
+
+
 def split_parameters(vision: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Hidden matrices of the layers (for Muon), and everything else (for AdamW)."""
     matrices = [p for name, p in vision.named_parameters() if p.ndim == 2 and name.startswith("stack.")]
@@ -212,11 +221,7 @@ def train_images(
 
     `until`: stop (with a state saved) after this many steps. Raises DependencyError without torch's Muon.
     """
-    if not hasattr(torch.optim, "Muon"):
-        raise DependencyError(
-            "`dapo pretrain` needs torch 2.9 or newer (its Muon optimiser), "
-            f"found {torch.__version__}; upgrade torch"
-        )
+    require_muon()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(clip.parameters()).device

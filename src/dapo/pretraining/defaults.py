@@ -1,9 +1,9 @@
 """Thresholds a model ships with, read off generated scenes that it never saw.
 
 Goes in: a detector and a `World`. Comes out: `Defaults`: the weights of the fused image score, the image
-score from which a part counts as defective at a stated share of false alarms among generated good parts,
-the anomaly value from which a region is drawn, and the value from which its type is unknown. They are honest
-for generated parts only: calibrate on your own good parts.
+score from which a part counts as defective at a stated share of false alarms among generated good parts, and
+the anomaly value from which a region is drawn. They are honest for generated parts only: calibrate on your
+own good parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dapo.metrics import image_metrics, pixel_metrics
 from dapo.model.detector import CERTAIN, Detector, top_mean
 from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
-from dapo.pretraining.unknown import choose_unknown
 from dapo.vocabulary import Vocabulary
 
 # What the embedded model looks for when it is given no names.
@@ -44,7 +43,6 @@ class Defaults:
     fusion: Fusion
     threshold: float
     map_threshold: float
-    unknown_above: float | None
     figures: dict[str, Any]
 
 
@@ -56,15 +54,13 @@ def choose_defaults(
     count: int = 600,
     side: int = 224,
     false_alarm: float = 0.05,
-    min_area: float = 0.002,
     defects: tuple[str, ...] = DEFECTS,
 ) -> Defaults:
     """Score `count` scenes of `world` at `side` px, fit the fusion, then place both thresholds.
 
     The image threshold is the order statistic that keeps the expected share of false alarms among good scenes
     at `false_alarm`; the region threshold maximises F1 over pixels. A detector with anchors gets no weight
-    for its map. min_area: smallest region, as a share of the picture. From which lead of the background a
-    region is unknown: `choose_unknown`.
+    for its map.
     """
     detector = detector.changed(image_score="global").eval()
     vocabulary = Vocabulary.of(list(defects))
@@ -91,9 +87,6 @@ def choose_defaults(
     stacked, masks = np.stack(maps), np.stack(truths)
     located = pixel_metrics(stacked[:, ::COARSE, ::COARSE], masks[:, ::COARSE, ::COARSE])
     map_threshold = best_f1(stacked, masks)
-    unknown_above, unknown = choose_unknown(
-        detector, world, map_threshold=map_threshold, min_area=min_area, count=count, side=side
-    )
     figures = {
         "scenes": count,
         "side": side,
@@ -104,9 +97,8 @@ def choose_defaults(
         "aupro": round(located["aupro"], 4),
         "false_alarm": false_alarm,
         "found_at_threshold": round(float((fused[flawed] > threshold).mean()), 4),
-        "unknown": unknown,
     }
-    return Defaults(fusion, round(threshold + 1e-4, 4), map_threshold, unknown_above, figures)
+    return Defaults(fusion, round(threshold + 1e-4, 4), map_threshold, figures)
 
 
 def fit_fusion(features: Floats, flawed: NDArray[np.bool_], *, ridge: float = 1.0, steps: int = 50) -> Fusion:

@@ -1,13 +1,12 @@
 """The trade's language: defect types, the phrases people use for them, and the words around them.
 
-In: ``lexicon.yaml`` beside this file (or a file of the same form). Out: a frozen `Lexicon`. One in five of a
-type's phrases is held out by a stable hash of its text, so that a model taught on the others can be asked
-about words it has never been told; a type's first phrase (its plain name) is always taught. No torch here.
+In: ``lexicon.yaml`` beside this file (or a file of the same form). Out: a frozen `Lexicon`. Some phrases of a
+type are held out, so that a model taught on the others can be asked about words it has never been told. No
+torch here.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,6 @@ __all__ = ["NORMAL", "TEMPLATES", "DefectType", "Lexicon", "fill"]
 
 NORMAL = "normal"  # the id under which the flawless phrases answer
 GENERAL = "general"  # the group of the catch-all types (damage, defect)
-HELD_OUT_SHARE = 5  # one phrase in five is held out
 _BUILTIN = Path(__file__).with_name("lexicon.yaml")
 
 # Sentences a phrase may stand in: {phrase}, {material}, {surface} and {object} are filled in.
@@ -45,24 +43,29 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class DefectType:
-    """One kind of flaw: `group` names types of overlapping looks, `visual` the generator's family or None."""
+    """One kind of flaw: `group` names types of overlapping looks, `visual` the generator's family or None.
+
+    phrases: those that may be taught, the plainest first.
+    """
 
     id: str
     name: str
     group: str
     visual: str | None
     phrases: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Defect types with their phrases, the flawless phrases, and names of materials, surfaces and objects."""
+    """Defect types and the flawless state with their phrases; names of materials, surfaces and objects."""
 
     types: tuple[DefectType, ...]
     normal: tuple[str, ...]
     materials: tuple[str, ...]
     surfaces: tuple[str, ...]
     objects: tuple[str, ...]
+    normal_held_out: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -78,25 +81,17 @@ class Lexicon:
             f"the lexicon has no defect type {type_id!r}; use one of its ids: {', '.join(self.ids)}"
         )
 
-    def phrases(self, type_id: str) -> tuple[str, ...]:
-        """Every phrase of a type, or of the flawless state for `NORMAL`."""
+    def train_phrases(self, type_id: str) -> tuple[str, ...]:
+        """The phrases of a type, or of the flawless state for `NORMAL`, that may be taught."""
         return self.normal if type_id == NORMAL else self[type_id].phrases
 
     def held_out(self, type_id: str) -> tuple[str, ...]:
-        """A fifth of the phrases (rounded, at least one of two or more) by stable hash, never the plainest.
+        """The phrases that are never taught."""
+        return self.normal_held_out if type_id == NORMAL else self[type_id].held_out
 
-        The plainest is a type's first phrase; of the flawless phrases, the first eight.
-        """
-        phrases = self.phrases(type_id)
-        kept = min(8, len(phrases) - 1) if type_id == NORMAL else 1
-        count = min(len(phrases) - kept, max(1, round(len(phrases) / HELD_OUT_SHARE)))
-        ranked = sorted(phrases[kept:], key=_stable_hash)
-        return tuple(sorted(ranked[:count], key=phrases.index))
-
-    def train_phrases(self, type_id: str) -> tuple[str, ...]:
-        """The phrases that may be taught: all but `held_out`."""
-        out = set(self.held_out(type_id))
-        return tuple(phrase for phrase in self.phrases(type_id) if phrase not in out)
+    def phrases(self, type_id: str) -> tuple[str, ...]:
+        """Every phrase, the taught ones first."""
+        return (*self.train_phrases(type_id), *self.held_out(type_id))
 
     def by_visual(self, visual: str) -> tuple[DefectType, ...]:
         """The types that the image generator draws with this family, in file order."""
@@ -139,6 +134,8 @@ class Lexicon:
             raise DataError(f"{path.name}: expected a lexicon of format 1; start the file with 'format: 1'")
         types = tuple(_read_type(entry, path.name) for entry in raw.get("types") or ())
         lists = {key: _read_words(raw.get(key), key, path.name) for key in _LISTS}
+        if "normal_held_out" in raw:
+            lists["normal_held_out"] = _read_words(raw["normal_held_out"], "normal_held_out", path.name)
         lexicon = cls(types=types, **lists)
         _check_unique((kind.id for kind in types), "type id", path.name)
         _check_unique(
@@ -162,15 +159,12 @@ def _builtin() -> Lexicon:
     return Lexicon.from_yaml(_BUILTIN)
 
 
-def _stable_hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
-
-
 def _read_type(entry: Any, file: str) -> DefectType:
     expected = {"id", "name", "group", "visual", "phrases"}
-    if not isinstance(entry, dict) or set(entry) != expected:
+    if not isinstance(entry, dict) or set(entry) - {"held_out"} != expected:
         raise DataError(
-            f"{file}: a type needs exactly {sorted(expected)}, got {entry!r:.120}; correct that entry"
+            f"{file}: a type needs {sorted(expected)} and may have held_out, got {entry!r:.120}; "
+            "correct that entry"
         )
     for key in ("id", "name", "group"):
         if not isinstance(entry[key], str) or not entry[key]:
@@ -182,7 +176,10 @@ def _read_type(entry: Any, file: str) -> DefectType:
     if not (entry["visual"] is None or isinstance(entry["visual"], str)):
         raise DataError(f"{file}: type {entry['id']!r}: visual must be text or null, got {entry['visual']!r}")
     phrases = _read_words(entry["phrases"], f"phrases of {entry['id']!r}", file)
-    return DefectType(entry["id"], entry["name"], entry["group"], entry["visual"], phrases)
+    held_out: tuple[str, ...] = ()
+    if "held_out" in entry:
+        held_out = _read_words(entry["held_out"], f"held_out of {entry['id']!r}", file)
+    return DefectType(entry["id"], entry["name"], entry["group"], entry["visual"], phrases, held_out)
 
 
 def _read_words(value: Any, what: str, file: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The whole way to the embedded model: text stage, image stage, prompts, thresholds.
+"""The whole way to the embedded model: text, images, prompts, thresholds.
 
 In: an output folder, a seed, perhaps a folder of textures. Out: `OUT/backbone`, a CLIP that
 `transformers.CLIPModel` loads, and `OUT/model`, a DAPO model folder with prompts learned on the second
@@ -33,13 +33,15 @@ from dapo.model.clip_config import TowerConfig
 from dapo.model.detector import Detector
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.concepts import with_concepts
-from dapo.pretraining.contrastive import ImageStage, train_images
+from dapo.pretraining.contrastive import ImageStage, require_muon, train_images
 from dapo.pretraining.defaults import DEFECTS, choose_defaults
 from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.phrases import PhraseStage, teach_phrases
 from dapo.pretraining.scenes import World
 from dapo.pretraining.surfaces import Textures
 from dapo.pretraining.text import TextStage, load_text_tower, text_config, train_text_tower
 from dapo.pretraining.transfer import held_out_words
+from dapo.pretraining.unknown import choose_unknown
 
 VISION = TowerConfig(width=192, layers=6, heads=3, mlp=768, activation="gelu")
 SIDE = 224  # px, native side of the position grid
@@ -98,9 +100,10 @@ Log = Callable[[str], None]
 class Recipe:
     """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with.
 
-    `start`: a folder with a CLIP whose towers are taken over; the text stage then falls away, the images are
-    learned at half the rates. `kept` of the start's vision weights stays in the result: where the two differ
-    much, what lies between holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
+    `start`: a folder with a CLIP whose towers are taken over; instead of the text stage its text tower is
+    taught the lexicon's phrases as they are now (`phrases`), and the images are learned at half the rates.
+    `kept` of the start's vision weights stays in the result: where the two differ much, what lies between
+    holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
 
     seed: int = 0
@@ -110,6 +113,7 @@ class Recipe:
     side: int = SIDE
     patch: int = PATCH
     text: TextStage = field(default_factory=TextStage)
+    phrases: PhraseStage = field(default_factory=PhraseStage)
     image: ImageStage = field(default_factory=ImageStage)
     prompts: TrainingSettings = PROMPTS
     prompt_samples: int = 16_000
@@ -117,7 +121,7 @@ class Recipe:
     word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.3"
+    version: str = "0.4"
 
     @property
     def stage(self) -> ImageStage:
@@ -127,7 +131,11 @@ class Recipe:
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with another seed in every stage."""
         return replace(
-            self, seed=seed, text=replace(self.text, seed=seed), image=replace(self.image, seed=seed)
+            self,
+            seed=seed,
+            text=replace(self.text, seed=seed),
+            phrases=replace(self.phrases, seed=seed),
+            image=replace(self.image, seed=seed),
         )
 
 
@@ -163,8 +171,9 @@ def train_backbone(
     if (backbone / "config.json").is_file():
         log(f"{backbone} is finished; remove it to train again")
         return backbone
+    require_muon()
     if recipe.start is not None:
-        clip = load_clip(recipe.start).float().train().to(device)
+        clip = load_clip(retaught(recipe, out, log)).float().train().to(device)
     else:
         if not (text_folder / "figures.json").is_file():
             train_text_tower(text_folder, recipe.seed, stage=recipe.text, log=log)
@@ -186,10 +195,24 @@ def train_backbone(
     trained = train_images(clip, world, Lexicon.builtin(), out, stage, workers=workers, log=report)
     if recipe.start is not None:
         blend(trained, load_clip(recipe.start), recipe.kept)
-    partial = out / "backbone.part"
-    save_clip(trained.to("cpu"), partial, dtype=torch.float16)
-    os.replace(partial, backbone)
-    return backbone
+    return _keep(trained.to("cpu"), backbone)
+
+
+def retaught(recipe: Recipe, out: Path, log: Log) -> Path:
+    """The CLIP folder `out`/start: the recipe's start, knowing the lexicon's phrases as they are now."""
+    folder = out / "start"
+    if not (folder / "config.json").is_file():
+        clip = load_clip(str(recipe.start)).float()
+        _keep(teach_phrases(clip, Lexicon.builtin(), recipe.phrases, log), folder)
+    return folder
+
+
+def _keep(clip: Clip, folder: Path) -> Path:
+    """Written in half precision, whole or not at all."""
+    partial = folder.with_name(folder.name + ".part")
+    save_clip(clip, partial, dtype=torch.float16)
+    os.replace(partial, folder)
+    return folder
 
 
 @torch.no_grad()
@@ -218,9 +241,7 @@ def finish(
     candidates = {"learned": learned.changed(**recipe.answer), "handwritten": handwritten(learned, recipe)}
     ready = {name: with_concepts(one, Lexicon.builtin()) for name, one in candidates.items()}
     read_off = {
-        name: choose_defaults(
-            one, world, count=recipe.threshold_scenes, side=recipe.side, min_area=recipe.min_area
-        )
+        name: choose_defaults(one, world, count=recipe.threshold_scenes, side=recipe.side)
         for name, one in ready.items()
     }
     figures = {name: found.figures for name, found in read_off.items()}
@@ -228,6 +249,15 @@ def finish(
     prompts = max(figures, key=lambda name: float(figures[name]["aupro"]))
     chosen = read_off[prompts]
     detector = ready[prompts].changed(image_score="fused", fusion=chosen.fusion)
+    unknown_above, unknown = choose_unknown(
+        detector,
+        world,
+        map_threshold=chosen.map_threshold,
+        min_area=recipe.min_area,
+        count=recipe.threshold_scenes,
+        side=recipe.side,
+    )
+    log(f"regions that no name fits: {unknown}")
     words = held_out_words(
         detector.eval(),
         replace(world, seed=world.seed + 1),
@@ -244,7 +274,7 @@ def finish(
         defects=DEFECTS,
         threshold=chosen.threshold,
         map_threshold=chosen.map_threshold,
-        unknown_above=chosen.unknown_above,
+        unknown_above=unknown_above,
         min_area=recipe.min_area,
         training_data=(*TRAINING_DATA, *info.config.training_data),
         learned_on=info.config.learned_on,
@@ -252,11 +282,13 @@ def finish(
         recipe={
             "command": f"dapo pretrain --seed {recipe.seed} --textures DIR"
             + ("" if recipe.start is None else " --start BACKBONE"),
-            "text": asdict(recipe.text),
+            **(
+                {"text": asdict(recipe.text)} if recipe.start is None else {"phrases": asdict(recipe.phrases)}
+            ),
             "images": asdict(recipe.stage) | ({} if recipe.start is None else {"kept": recipe.kept}),
             "prompts": info.config.recipe,
         },
-        metrics={"generated": chosen.figures, "prompts": {"kept": prompts, **figures}, "words": words},
+        metrics={"prompts": prompts, "generated": figures, "unknown": unknown, "words": words},
     )
     return save(detector, target, config, dtype="float16")
 

@@ -18,8 +18,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ from torch.nn import functional
 from dapo.errors import DataError, ModelError
 from dapo.model.clip import Clip, ClipConfig, TowerConfig, build_clip
 from dapo.model.weights import fill_weights, read_json, read_tensors, write_json, write_tensors
-from dapo.pretraining.lexicon import NORMAL, TEMPLATES, Lexicon, fill
+from dapo.pretraining.corpus import Corpus
+from dapo.pretraining.lexicon import NORMAL, Lexicon
+from dapo.pretraining.reading import measure
 from dapo.pretraining.sentences import general_phrases, lexicon_words, trade_sentences
 from dapo.pretraining.teacher import (
     END,
     PAD,
     SPECIAL,
     START,
-    Floats,
     Log,
     Teacher,
     build_tokenizer,
@@ -54,13 +56,10 @@ __all__ = [
     "build_tokenizer",
     "load_teacher",
     "load_text_tower",
-    "phrase_features",
     "train_text_tower",
 ]
 
 Optimizers = Sequence[torch.optim.Optimizer]
-
-BUCKET = 64  # fewest phrases worth a forward pass of their own
 
 
 @dataclass(frozen=True)
@@ -113,40 +112,6 @@ def text_config(
         pad_id=PAD,
         **({"side": 8, "patch": 8} | facts),
     )
-
-
-class _Corpus:
-    """Token ids of phrases (n, max_length), padded, with lengths."""
-
-    def __init__(self, clip: Clip, texts: Sequence[str]) -> None:
-        limit = clip.config.max_length
-        rows = [row.ids for row in clip.tokenizer.backend.encode_batch(list(texts))]
-        self.ids = torch.full((len(rows), limit), PAD, dtype=torch.int32)
-        for i, row in enumerate(rows):
-            row = row if len(row) <= limit else [*row[: limit - 1], END]
-            self.ids[i, : len(row)] = torch.tensor(row, dtype=torch.int32)
-        self.lengths = (self.ids != PAD).sum(1)
-
-    def features(self, clip: Clip, rows: Tensor | slice) -> Tensor:
-        """Un-normalised joint features of some rows; padding needs no mask, for nothing looks ahead.
-
-        Rows of like length run together: half the time of one padded batch.
-        """
-        ids, lengths = self.ids[rows], self.lengths[rows]
-        order = lengths.argsort(stable=True)
-        parts = []
-        for chunk in order.tensor_split(max(1, min(4, len(order) // BUCKET))):
-            few = lengths[chunk]
-            parts.append(clip.text(clip.text.embed(ids[chunk, : int(few.max())].long()), few - 1).float())
-        return torch.cat(parts)[order.argsort()]
-
-
-@torch.no_grad()
-def phrase_features(clip: Clip, phrases: Sequence[str], *, batch: int = 512) -> Tensor:
-    """Unit joint features (n, d) of plain phrases, [SOS] phrase [EOS], in float32."""
-    corpus = _Corpus(clip, phrases)
-    parts = [corpus.features(clip, slice(i, i + batch)) for i in range(0, len(phrases), batch)]
-    return functional.normalize(torch.cat(parts), dim=-1)
 
 
 def initialise(clip: Clip, head: nn.Linear, words: npt.NDArray[np.float16]) -> None:
@@ -204,7 +169,7 @@ def train_text_tower(
     head = nn.Linear(stage.joint, targets.shape[1])
     tokens = [piece.removeprefix("##") for piece in pieces[len(SPECIAL) :]]
     initialise(clip, head, cached_embeddings(teacher, tokens, Path(cache or out / "teacher"), log))
-    corpus = _Corpus(clip, [*general, *trade])
+    corpus = Corpus(clip, [*general, *trade])
     _train(clip, head, corpus, torch.from_numpy(targets), training, lexicon, stage, out, log)
 
     figures: dict[str, Any] = {"settings": asdict(stage), "teacher": teacher.name, "word_pieces": len(pieces)}
@@ -247,7 +212,7 @@ def _split(general: int, trade: int, seed: int) -> tuple[Tensor, Tensor]:
 def _train(
     clip: Clip,
     head: nn.Linear,
-    corpus: _Corpus,
+    corpus: Corpus,
     targets: Tensor,
     training: Tensor,
     lexicon: Lexicon,
@@ -258,22 +223,21 @@ def _train(
     """The loop. A step draws its batches from (seed, step), so a resumed run sees the same as an unbroken."""
     points = anchors(lexicon, stage.joint, stage.seed)
     parameters = [*clip.text.parameters(), *head.parameters()]
-    optimizers = _optimizers(clip, head, stage)
+    optimizers = optimizers_of(clip, stage.rate, stage.decay, head)
     first = _resume(clip, head, optimizers, stage, out)
     began = time.perf_counter()
     for step in range(first, stage.steps):
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = stage.rate * _schedule(step, stage)
+        set_rate(optimizers, stage.rate * cosine(step, stage.warmup, stage.steps))
         rng = np.random.default_rng([stage.seed, 3, step])
         rows = training[torch.from_numpy(rng.integers(len(training), size=stage.general_batch))]
         sentences, labels = trade_sentences(lexicon, stage.trade_batch, rng)
         with torch.autocast("cpu", torch.bfloat16):
             z = corpus.features(clip, rows)
-            y = _Corpus(clip, sentences).features(clip, slice(None))
+            y = Corpus(clip, sentences).features(clip, slice(None))
         taught = functional.cosine_similarity(
             head(functional.normalize(z, dim=-1)), targets[rows].float()
         ).mean()
-        trade = _trade_loss(
+        trade = trade_loss(
             functional.normalize(y, dim=-1), points, torch.from_numpy(labels), stage.temperature
         )
         loss = (1 - taught) + stage.trade_weight * trade
@@ -292,22 +256,23 @@ def _train(
     (out / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def _optimizers(clip: Clip, head: nn.Linear, stage: TextStage) -> Optimizers:
-    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for tables, norms and biases."""
+def optimizers_of(clip: Clip, rate: float, decay: float, *heads: nn.Module) -> Optimizers:
+    """Muon (Jordan et al. 2024) for the matrices of the text layers; AdamW for the rest."""
     matrices = [p for p in clip.text.stack.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
-    others = [p for p in (*clip.text.parameters(), *head.parameters()) if id(p) not in inside]
+    learned = chain(clip.text.parameters(), *(head.parameters() for head in heads))
+    others = [p for p in learned if id(p) not in inside]
     groups = [
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": stage.decay},
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return (
-        torch.optim.Muon(matrices, lr=stage.rate, weight_decay=stage.decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98)),
     )
 
 
-def _trade_loss(y: Tensor, points: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def trade_loss(y: Tensor, points: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Unit features (n, d) against the anchors (k, d): be nearest to one's own, and near it.
 
     A sentence about two types is drawn to the middle of both.
@@ -318,11 +283,17 @@ def _trade_loss(y: Tensor, points: Tensor, labels: Tensor, temperature: float) -
     return nearest + (1 - (y * own).sum(-1)).mean()
 
 
-def _schedule(step: int, stage: TextStage) -> float:
-    """Linear warm-up, then half a cosine to nothing."""
-    if step < stage.warmup:
-        return (step + 1) / stage.warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - stage.warmup) / max(1, stage.steps - stage.warmup)))
+def cosine(step: int, warmup: int, steps: int) -> float:
+    """Share of the rate: a linear warm-up, then half a cosine to nothing."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def set_rate(optimizers: Optimizers, rate: float) -> None:
+    """The same learning rate for all."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = rate
 
 
 def _checkpoint(
@@ -357,7 +328,7 @@ def _resume(clip: Clip, head: nn.Linear, optimizers: Optimizers, stage: TextStag
 
 @torch.no_grad()
 def _general_cosine(
-    clip: Clip, head: nn.Linear, corpus: _Corpus, targets: npt.NDArray[np.float16], rows: Tensor
+    clip: Clip, head: nn.Linear, corpus: Corpus, targets: npt.NDArray[np.float16], rows: Tensor
 ) -> dict[str, float]:
     """Mean cosine to the teacher on general phrases never trained on: all, and single words apart."""
     parts = []
@@ -366,81 +337,3 @@ def _general_cosine(
         parts.append(functional.cosine_similarity(z, torch.from_numpy(targets[chunk.numpy()]).float()))
     cosine = torch.cat(parts)
     return {"mean": round(cosine.mean().item(), 4), "tenth_percentile": round(cosine.quantile(0.1).item(), 4)}
-
-
-def measure(clip: Clip, lexicon: Lexicon, teacher: Teacher | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """Figures of the trade language: held-out phrases to types, agreement over sentences, joint geometry.
-
-    A phrase is given to the type with the nearest centroid of taught phrases, the flawless state among them.
-    """
-    rng = np.random.default_rng([seed, 4])
-
-    def ours(texts: Sequence[str]) -> Floats:
-        return np.asarray(phrase_features(clip, texts), np.float32)
-
-    def choose(pool: Sequence[str]) -> str:
-        return pool[int(rng.integers(len(pool)))]
-
-    def sentence(phrase: str) -> str:
-        return fill(choose(TEMPLATES[1:]), phrase, lexicon, choose)
-
-    figures: dict[str, Any] = {
-        "held_out": _naming(ours, lexicon),
-        "held_out_in_sentences": _naming(ours, lexicon, sentence),
-    }
-    if teacher is not None:
-        figures["held_out_teacher"] = _naming(teacher.encode, lexicon)
-    phrases = [phrase for type_id in (*lexicon.ids, NORMAL) for phrase in lexicon.train_phrases(type_id)]
-    bare = ours(phrases)
-    agreement = {
-        t: (bare * ours([fill(t, p, lexicon, choose) for p in phrases])).sum(1).mean() for t in TEMPLATES[1:]
-    }
-    figures["agreement"] = {template: round(float(value), 4) for template, value in agreement.items()}
-    figures["geometry"] = _geometry(ours, lexicon)
-    return figures
-
-
-def _centroids(encode: Callable[[Sequence[str]], Floats], lexicon: Lexicon) -> Floats:
-    """Unit means (k, width) of each type's taught phrases."""
-    means = np.stack([encode(lexicon.train_phrases(type_id)).mean(0) for type_id in (*lexicon.ids, NORMAL)])
-    units: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return units
-
-
-def _naming(
-    encode: Callable[[Sequence[str]], Floats], lexicon: Lexicon, sentence: Callable[[str], str] = str
-) -> dict[str, float]:
-    ids = (*lexicon.ids, NORMAL)
-    asked = [(sentence(phrase), i) for i, type_id in enumerate(ids) for phrase in lexicon.held_out(type_id)]
-    truth = np.array([i for _, i in asked])
-    ranked = np.argsort(-encode([text for text, _ in asked]) @ _centroids(encode, lexicon).T, axis=1)
-    group = np.array([lexicon[i].group if i != NORMAL else NORMAL for i in ids])
-    looks = np.array([(lexicon[i].visual or i) if i != NORMAL else NORMAL for i in ids])
-    return {
-        "phrases": len(asked),
-        "top1": round(float((ranked[:, 0] == truth).mean()), 4),
-        "top3": round(float((ranked[:, :3] == truth[:, None]).any(1).mean()), 4),
-        "same_group": round(float((group[ranked[:, 0]] == group[truth]).mean()), 4),
-        "same_visual": round(float((looks[ranked[:, 0]] == looks[truth]).mean()), 4),
-    }
-
-
-def _geometry(encode: Callable[[Sequence[str]], Floats], lexicon: Lexicon) -> dict[str, float]:
-    """Cosines of type centroids that share no group and no look, and of the flawless state to all."""
-    points = _centroids(encode, lexicon)
-    cosine = points @ points.T
-    kinds = lexicon.types
-    apart = [
-        cosine[i, j]
-        for i, one in enumerate(kinds)
-        for j, two in enumerate(kinds[:i])
-        if one.group != two.group and (one.visual is None or one.visual != two.visual)
-    ]
-    own = [float((encode(lexicon.train_phrases(kind.id)) @ points[i]).mean()) for i, kind in enumerate(kinds)]
-    return {
-        "phrase_to_own_type": round(float(np.mean(own)), 4),
-        "distinct_types_mean": round(float(np.mean(apart)), 4),
-        "distinct_types_p99": round(float(np.quantile(apart, 0.99)), 4),
-        "flawless_to_types_mean": round(float(cosine[-1, :-1].mean()), 4),
-        "flawless_to_types_max": round(float(cosine[-1, :-1].max()), 4),
-    }

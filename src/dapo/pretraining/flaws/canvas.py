@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -107,6 +108,7 @@ def flaw(name: str, *, beyond: bool = False, trimmed: bool = False) -> Callable[
 def _kept_within(draw: Flaw) -> Flaw:
     """The same flaw, its change and its coverage cut off where the part's coverage runs out."""
 
+    @wraps(draw)
     def drawn(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         image, cover = draw(canvas, rng)
         if float(canvas.support.min()) * RIM_STEEPNESS >= 1:
@@ -120,6 +122,7 @@ def _kept_within(draw: Flaw) -> Flaw:
 def _trimmed(draw: Flaw) -> Flaw:
     """The same flaw, its coverage cut back to where the picture changed."""
 
+    @wraps(draw)
     def drawn(canvas: Canvas, rng: Rng) -> tuple[Rgb, Field]:
         image, cover = draw(canvas, rng)
         near = blur(change(canvas.image, image), canvas.unit)
