@@ -2,9 +2,9 @@
 
 DATA_ROOT holds `magnetic_tile`, `steel_strip` and `textures`. Every run learns a fresh vision tower on the
 text tower of the embedded model, by the recipe's image stage, and answers with handwritten prompts at the
-model's settings. Runs on all flaws in several lengths make the learning curve. Two runs see half of the
-groups of flaws each, so that every flaw is put to a tower that never saw its like, and to one that did: on
-generated scenes no run saw, each group's flaws beside the same good ones. Finished runs are kept in --out and
+model's settings. Two runs see half of the groups of flaws each, so that every flaw is put to a tower that
+never saw its like, and to one that did: on generated scenes no run saw, each group's flaws beside the same
+good ones. A short run on all flaws shows where the learning curve begins. Finished runs are kept in --out and
 not made again; `--only` makes some, so that two processes can share the work. Markdown on stdout; 96,000
 scenes take twenty minutes on two cores.
 
@@ -42,7 +42,7 @@ HALVES = {
     "first half": ("relief", "finish", "oxide", "things"),
     "second half": ("lines", "areas", "edges", "boards"),
 }
-LENGTHS, HALF_LENGTH = (19_200, 38_400), 96_000  # scenes
+SHORT, LONG = 19_200, 96_000  # scenes
 ASKED_WORLD, GOOD, A_GROUP, SIDE = 8200, 100, 40, 224  # a seed, good scenes, flawed scenes a group, px
 OWN = ("image AUROC", "pixel AUROC", "named of 50")
 
@@ -73,7 +73,7 @@ class Run:
         return World(seed=FIRST_WORLD, twins=True, textures=Textures(textures), families=families)
 
 
-RUNS = (*(Run(WHOLE, length) for length in LENGTHS), *(Run(half, HALF_LENGTH) for half in HALVES))
+RUNS = (Run(WHOLE, SHORT), *(Run(half, LONG) for half in HALVES))
 
 
 def learned(run: Run, textures: Path, out: Path) -> Path:

@@ -1,8 +1,8 @@
 """Learned prompts against handwritten ones on the embedded backbone, over seeds of the prompt stage.
 
-DATA_ROOT holds `magnetic_tile` and `steel_strip`, which no weights were trained on; their words are those of
-the experiment "embedded". Each seed learns as `dapo pretrain` does, on scenes of the second generated world
-(other parts than the backbone saw) with drawn surfaces only, and answers at the model's own settings.
+DATA_ROOT holds `textures`, and `magnetic_tile` and `steel_strip`, which no weights were trained on; their
+words are those of the experiment "embedded". Each seed learns as `dapo pretrain` does, on scenes of the
+second generated world (other parts than the backbone saw), and answers at the model's own settings.
 Markdown on stdout; a seed takes about five minutes on two cores.
 
     python benchmarks/prompts.py DATA_ROOT --seeds 3
@@ -60,10 +60,10 @@ def handwritten(backbone: Path, out: Path) -> Path:
     return save(plain, out, config)
 
 
-def learned(seed: int, out: Path) -> Path:
+def learned(seed: int, textures: Path, out: Path) -> Path:
     """Prompts of one seed, learned as the recipe does."""
     recipe = Recipe(seed=seed)
-    generated = GeneratedSettings(samples=recipe.prompt_samples)
+    generated = GeneratedSettings(samples=recipe.prompt_samples, textures=str(textures))
     settings = recipe.prompts.model_copy(update={"generated": generated, "seed": seed})
     train(out / "run", model=EMBEDDED / "backbone", settings=settings, resume=True)
     detector, info = load(out / "run" / "model")
@@ -78,7 +78,10 @@ def learned(seed: int, out: Path) -> Path:
 )
 def main(data_root: Path, seeds: int, out: Path) -> None:
     plain = figures(on_real(handwritten(EMBEDDED / "backbone", out / "handwritten"), data_root))
-    rows = [figures(on_real(learned(seed, out / f"seed-{seed}"), data_root)) for seed in range(seeds)]
+    rows = [
+        figures(on_real(learned(seed, data_root / "textures", out / f"seed-{seed}"), data_root))
+        for seed in range(seeds)
+    ]
     table = np.array(rows)
     click.echo("| prompts | " + " | ".join(FIGURES) + " |")
     click.echo("|---" * (len(FIGURES) + 1) + "|")
