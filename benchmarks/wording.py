@@ -160,7 +160,7 @@ def pairs(detector: Detector, reader: Reader, per_family: int) -> None:
     found = list(regions(detector, per_family, families))
     means = np.stack([inside(seen, mask) for seen, _, mask in found])
     truth = np.array([family for _, family, _ in found])
-    spoken = {f: [p for kind in lexicon.by_visual(f) for p in kind.phrases] for f in families}
+    spoken = {f: [p for kind in lexicon.by_visual(f) for p in lexicon.phrases(kind.id)] for f in families}
     states = {f: reader.phrases(words) for f, words in spoken.items()}
     near, wins = [], []
     for one, two in combinations(families, 2):

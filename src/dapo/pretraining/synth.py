@@ -99,7 +99,7 @@ def families(types: Sequence[str] | None, lexicon: Lexicon | None = None) -> dic
     known = {
         spoken.casefold(): kind.visual
         for kind in reversed(lexicon.types)
-        for spoken in (*kind.phrases, kind.name, kind.id)
+        for spoken in (*lexicon.phrases(kind.id), kind.name, kind.id)
         if kind.visual is not None
     }
     found = {}
