@@ -152,7 +152,7 @@ def measured(run: Run, data_root: Path, out: Path) -> dict:
             "real": figures(real),
             "types": {
                 name: [row["recall"], row["pixel"]["auroc"]]
-                for name, row in real["magnetic_tile"]["per_type"].items()
+                for name, row in real["magnetic_tile"].types.items()
             },
             "generated": on_generated(detector.eval(), data_root / "textures"),
         }

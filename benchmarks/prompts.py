@@ -18,7 +18,7 @@ import numpy as np
 from dapo.config import DetectorSettings, GeneratedSettings
 from dapo.data import read_folder
 from dapo.evaluation.experiment import load_experiment
-from dapo.evaluation.run import evaluate
+from dapo.evaluation.run import Evaluation, evaluate
 from dapo.inspector import Inspector
 from dapo.learning.trainer import train
 from dapo.model.artifact import EMBEDDED, load, save
@@ -30,20 +30,20 @@ from dapo.pretraining.recipe import handwritten as words_of_people
 FIGURES = ("tile image AUROC", "tile pixel AUROC", "tile AUPRO", "tile top-1", "tile balanced", "steel top-1")
 
 
-def on_real(model: Path, data_root: Path) -> dict[str, dict]:
-    """Figures of a model folder on each real set, as `dapo evaluate` gives them."""
+def on_real(model: Path, data_root: Path) -> dict[str, Evaluation]:
+    """A model folder on each real set."""
     inspector = Inspector.from_pretrained(model, calibration=False)
     found = {}
     for test in load_experiment("embedded").test:
         samples = read_folder(data_root / str(test.root), group_key=test.group_key)
         asked = [sample for sample in samples if sample.split in test.splits]
-        found[str(test.root)] = evaluate(inspector, asked, phrases=test.phrases, draws=0).mean
+        found[str(test.root)] = evaluate(inspector, asked, phrases=test.phrases, draws=0)
     return found
 
 
-def figures(found: dict[str, dict]) -> list[float]:
+def figures(found: dict[str, Evaluation]) -> list[float]:
     """Of what `on_real` found, in the order of `FIGURES`."""
-    tile, steel = found["magnetic_tile"], found["steel_strip"]
+    tile, steel = found["magnetic_tile"].mean, found["steel_strip"].mean
     types = tile["types"]
     return [
         tile["image"]["auroc"], tile["pixel"]["auroc"], tile["pixel"]["aupro"],
