@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from dapo.errors import ModelError, VocabularyError
+from dapo.model import towers
 from dapo.model.clip import Clip, ClipConfig, Tokenizer, TowerConfig, build_clip, load_clip, save_clip
 from dapo.model.towers import Stack
 from dapo.model.weights import read_json, write_json
@@ -419,3 +420,16 @@ def test_tokenizer_of_another_model_is_refused() -> None:
     config = tiny_config(vocab_size=20)
     with pytest.raises(ModelError, match="belong to different models"):
         build_clip(config, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("masked", ["no", "one for all", "one an image"])
+def test_attention_a_few_images_at_a_time_is_attention(masked: str) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 5, 2, 7, 4)
+    causal = torch.ones(7, 7, dtype=torch.bool).tril()
+    keys = torch.arange(7) < torch.tensor([7, 3, 5, 1, 6])[:, None]
+    mask = {"no": None, "one for all": causal, "one an image": keys[:, None, None, :] & causal}[masked]
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert torch.allclose(towers._attended(q, k, v, mask), whole, atol=1e-6)
+    for few in (1, 2, 4):
+        assert torch.allclose(towers._attended_by(few, q, k, v, mask), whole, atol=1e-6)

@@ -34,6 +34,7 @@ MaskKind = Literal["causal", "full"]
 PoolKind = Literal["eos", "unshifted"]
 
 EAGER_LIMIT = 2**26  # attention scores, 128 MiB in bf16: above, the fused kernel saves memory
+EAGER_AT_ONCE = 2**21  # of them, 4 MiB in bf16: no more at a time stay in a CPU's cache
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -105,14 +106,28 @@ class Block(nn.Module):
             small = q.shape[0] * self.heads * length**2 <= EAGER_LIMIT
             attention = "eager" if q.device.type == "cpu" and q.dtype == torch.bfloat16 and small else "sdpa"
         if attention == "eager":
-            scores = (q * size**-0.5) @ k.mT
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            mixed = scores.softmax(-1) @ v
+            few = b if torch.is_grad_enabled() else max(1, EAGER_AT_ONCE // (self.heads * length**2))
+            mixed = _attended(q, k, v, mask) if few >= b else _attended_by(few, q, k, v, mask)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         joined: Tensor = mixed.transpose(1, 2).reshape(b, length, self.heads * size)
         return joined
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(size)) v of (b, heads, len, size), product by product."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(-1) @ v
+
+
+def _attended_by(few: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """`_attended`, so many images at a time."""
+    own = mask is not None and mask.ndim == 4 and len(mask) > 1  # a mask for each image
+    masks = mask.split(few) if mask is not None and own else [mask] * math.ceil(len(q) / few)
+    parts = zip(q.split(few), k.split(few), v.split(few), masks, strict=True)
+    return torch.cat([_attended(*part) for part in parts])
 
 
 class Stack(nn.Module):
