@@ -127,15 +127,13 @@ def look(detector: Detector, world: World, count: int, states: torch.Tensor) -> 
     rows: list[tuple] = []
     for i in range(100 * count):
         scene = world.scene(i, SIDE, SIDE)
-        mask = np.zeros((SIDE, SIDE), bool)
-        for one in scene.masks.values():
-            mask |= one
-        if mask[::2, ::2].any() != (world.normal < 1):
+        mask = scene.flawed[::2, ::2]
+        if mask.any() != (world.normal < 1):
             continue  # a flaw that does not suit this part, or is not seen
         seen = detector(pixels_for(detector, scene.image), states)
         shown = restore_map(seen.binary[0].float().numpy(), SIDE // 2, SIDE // 2)
         named = tuple(FLAWS)[int(seen.type_image[0].argmax())]
-        rows.append((float(seen.image), shown, mask[::2, ::2], named, set(scene.masks)))
+        rows.append((float(seen.image), shown, mask, named, set(scene.masks)))
         if len(rows) == count:
             break
     return rows

@@ -85,7 +85,7 @@ def lines(count: int, flawed: int) -> Iterator[Folder]:
     for number in range(count):
         line = Line(World(seed=TEST_LINES, other=True), number)
         scenes = [line.scene(i, good=i >= flawed) for i in range(FOLDER)]
-        truths = [np.any([np.zeros(s.image.shape[:2], bool), *s.masks.values()], axis=0) for s in scenes]
+        truths = [scene.flawed for scene in scenes]
         good = [
             [line.scene(1000 * (draw + 1) + i, good=True).image for i in range(CALIBRATED)]
             for draw in range(DRAWS)

@@ -48,7 +48,7 @@ def figures(inspect: Callable[[Any], tuple[Region, ...]], scenes: int, side: int
         scene = world.scene(i, side, side)
         found = [region.mask for region in inspect(scene.image)]
         true = list(flaws(scene))
-        flawed = np.any([*scene.masks.values(), np.zeros((side, side), bool)], axis=0)
+        flawed = scene.flawed
         for flaw in true:
             hits = [mask for mask in found if (mask & flaw).any()]
             pieces.append(len(hits))

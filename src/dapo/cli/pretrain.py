@@ -9,8 +9,6 @@ import click
 
 from dapo.cli.main import debug_option
 
-BATCH = 64  # images of a step
-
 
 @click.command(name="pretrain")
 @click.option(
@@ -58,13 +56,14 @@ def command(
 
     from dapo.pretraining.recipe import Recipe, pretrain
 
-    if samples is not None and samples < BATCH and (samples or start is None):
-        raise click.UsageError(
-            f"expected at least {BATCH} images, got {samples}; 0 is for --start, whose images stay learned"
-        )
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = replace(Recipe().seeded(seed), start=None if start is None else str(start))
+    least = recipe.image.batch  # images of a step
+    if samples is not None and samples < least and (samples or start is None):
+        raise click.UsageError(
+            f"expected at least {least} images, got {samples}; 0 is for --start, whose images stay learned"
+        )
     if samples is not None:
         recipe = replace(recipe, image=replace(recipe.image, samples=samples))
     folder = pretrain(

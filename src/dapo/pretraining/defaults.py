@@ -72,10 +72,7 @@ def choose_defaults(
         overall.append(float(scores.image.logit(CERTAIN)))
         local.append(float(top_mean(scores.binary, detector.settings.top).logit(CERTAIN)))
         maps.append(restore_map(scores.binary[0].float().numpy(), side, side))
-        truth = np.zeros((side, side), bool)
-        for mask in scene.masks.values():
-            truth |= mask
-        truths.append(truth)
+        truths.append(scene.flawed)
     # Anchors are there so that the list of names does not move the score: nor may its map.
     features = np.column_stack([overall, np.zeros(count) if detector.settings.anchors else local])
     flawed = np.array([truth.any() for truth in truths])

@@ -120,8 +120,7 @@ def evidence_of(
 def _truth(scene: Scene, step: int) -> NDArray[np.bool_]:
     """Where the flaws are, in squares of `step` px of which they cover half."""
     h, w = scene.image.shape[:2]
-    flawed = np.any([np.zeros((h, w), bool), *scene.masks.values()], axis=0)
-    squares = flawed[: h // step * step, : w // step * step].reshape(h // step, step, w // step, step)
+    squares = scene.flawed[: h // step * step, : w // step * step].reshape(h // step, step, w // step, step)
     return np.asarray(squares.mean((1, 3)) >= 0.5)
 
 

@@ -57,6 +57,11 @@ class Scene:
     surface: str
     gray: bool
 
+    @property
+    def flawed(self) -> NDArray[np.bool_]:
+        """Pixels (h, w) of any flaw."""
+        return np.any([np.zeros(self.image.shape[:2], bool), *self.masks.values()], axis=0)
+
 
 @dataclass(frozen=True)
 class World:
