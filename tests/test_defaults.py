@@ -14,7 +14,7 @@ from tiny import tiny_clip, tiny_clip_folder, tiny_detector
 import dapo
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning, TrainingSettings
 from dapo.model.clip import load_clip
-from dapo.pretraining.contrastive import ImageStage
+from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage
 from dapo.pretraining.defaults import best_f1, choose_defaults, fit_fusion, fuse
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.phrases import PhraseStage
@@ -122,7 +122,8 @@ def test_a_run_that_starts_from_a_backbone_goes_on_in_both_towers(
 ) -> None:
     start, out = tiny_clip_folder(tmp_path / "start"), tmp_path / "out"
     image = ImageStage(samples=samples, batch=8, side=32, large_side=32, taps=(1,))
-    recipe = replace(Recipe(), start=str(start), side=32, phrases=FEW_PHRASES, image=image)
+    none = replace(SIDE_STAGE, samples=0)
+    recipe = replace(Recipe(), start=str(start), side=32, phrases=FEW_PHRASES, image=image, side_network=none)
     lines: list[str] = []
 
     def backbone() -> dict[str, torch.Tensor]:

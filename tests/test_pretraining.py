@@ -15,7 +15,7 @@ from tiny import tiny_clip
 from dapo.errors import ConfigError
 from dapo.pretraining.batches import stream
 from dapo.pretraining.captions import caption
-from dapo.pretraining.contrastive import ImageStage, PhraseTable, stage_loss, train_images
+from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss, train_images
 from dapo.pretraining.fields import blur, noise, ramp, strokes
 from dapo.pretraining.flaws import FLAWS, Canvas, draw_flaw
 from dapo.pretraining.flaws.finish import _bare, _finish_step
@@ -315,7 +315,7 @@ def test_the_loss_falls_on_one_batch() -> None:
     optimizer = torch.optim.Adam(clip.vision.parameters(), 3e-3)
     losses = []
     for _ in range(25):
-        loss = stage_loss(clip, batch, states, texts, TINY)["loss"]
+        loss = stage_loss(look(clip, batch, TINY), batch, states, texts, TINY)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -333,6 +333,7 @@ def test_what_is_not_visible_is_not_judged() -> None:
     hidden = dataclasses.replace(batch, kind=batch.kind.clone(), cover=batch.cover.clone())
     hidden.kind[:, 8:] = 0
     hidden.cover[:, 8:] = 1.0
-    first = stage_loss(clip, batch, states, texts, TINY, visible=visible)["dense"]
-    second = stage_loss(clip, hidden, states, texts, TINY, visible=visible)["dense"]
+    seen = look(clip, batch, TINY, visible=visible)
+    first = stage_loss(seen, batch, states, texts, TINY, visible=visible)["dense"]
+    second = stage_loss(seen, hidden, states, texts, TINY, visible=visible)["dense"]
     assert torch.equal(first, second)

@@ -126,7 +126,9 @@ class DetectorSettings(Settings):
     tau: temperature of the text-image softmax; None = the CLIP's own.
     side: model side in pixels, a multiple of the patch; None = the CLIP's native side.
     fit: "squash" to a square, or keep the "aspect" at about the same number of pixels.
-    scales: side multipliers whose maps and scores are averaged.
+    scales: side multipliers at which the vision tower looks; maps and scores are averaged.
+    side_scales: those at which the backbone's side network looks too (`dapo.model.side_network`); () = it
+        does not. All looks count alike. One of the two has to look.
     binary: anomaly map from all types' probabilities added ("sum"), or from the best type against normal
         ("max"), which an additional name does not raise by itself.
     image_abnormal: abnormal side of the image score: the "mean" of the defect features, or the best ("max").
@@ -148,7 +150,8 @@ class DetectorSettings(Settings):
     tau: Annotated[float, Field(gt=0)] | None = 0.07
     side: Annotated[int, Field(ge=1)] | None = 518
     fit: Literal["squash", "aspect"] = "squash"
-    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = (1.0,)
+    side_scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = ()
     binary: Literal["sum", "max"] = "sum"
     image_abnormal: Literal["mean", "max"] = "mean"
     anchors: tuple[Text, ...] = ()
@@ -158,6 +161,17 @@ class DetectorSettings(Settings):
     top: Annotated[float, Field(gt=0, le=1)] = 0.01
     references: References = References()
     concepts: Concepts | None = None
+
+    @model_validator(mode="after")
+    def _something_looks(self) -> DetectorSettings:
+        if not self.scales and not self.side_scales:
+            raise ValueError("scales and side_scales are both empty; one of them has to look")
+        return self
+
+    @property
+    def largest_scale(self) -> float:
+        """Side multiplier of the largest look."""
+        return max((*self.scales, *self.side_scales))
 
     @property
     def learns(self) -> bool:

@@ -31,6 +31,12 @@ from dapo.cli.main import debug_option
     help="Images to learn from. Default: the recipe's. 0 with --start: only its words are taught anew.",
 )
 @click.option(
+    "--side-samples",
+    type=click.IntRange(min=0),
+    help="Images for the side network. Default: the recipe's; 0: none is made.",
+)
+@click.option("--keep-words", is_flag=True, help="With --start: its text tower stays as it is.")
+@click.option(
     "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that draw."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compute. Default: torch's choice.")
@@ -42,15 +48,18 @@ def command(
     start: Path | None,
     seed: int,
     samples: int | None,
+    side_samples: int | None,
+    keep_words: bool,
     workers: int,
     threads: int | None,
     device: str,
 ) -> None:
     """Train the embedded model on generated images of parts and flaws.
 
-    Four stages: text tower, image tower, prompts, thresholds; with --start, both towers go on from there, and
-    the text tower learns the phrases that the lexicon has got since. Writes OUT/backbone, a Hugging Face CLIP
-    folder, and OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again.
+    Five stages: text tower, vision tower, a side network of convolutions beside it, prompts, thresholds; with
+    --start, both towers go on from there, and the text tower learns the phrases that the lexicon has got
+    since. Writes OUT/backbone, a Hugging Face CLIP folder with the side network in a file of its own, and
+    OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again.
     """
     import torch
 
@@ -58,14 +67,25 @@ def command(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    recipe = replace(Recipe().seeded(seed), start=None if start is None else str(start))
+    if keep_words and start is None:
+        raise click.UsageError("--keep-words is for --start, whose words are kept")
+    recipe = replace(
+        Recipe().seeded(seed), start=None if start is None else str(start), keep_words=keep_words
+    )
     least = recipe.image.batch  # images of a step
     if samples is not None and samples < least and (samples or start is None):
         raise click.UsageError(
             f"expected at least {least} images, got {samples}; 0 is for --start, whose images stay learned"
         )
+    if side_samples and side_samples < recipe.side_network.batch:
+        raise click.UsageError(
+            f"expected at least {recipe.side_network.batch} images for the side network, got {side_samples}; "
+            "0 makes none"
+        )
     if samples is not None:
         recipe = replace(recipe, image=replace(recipe.image, samples=samples))
+    if side_samples is not None:
+        recipe = replace(recipe, side_network=replace(recipe.side_network, samples=side_samples))
     folder = pretrain(
         out,
         textures=textures,

@@ -1,7 +1,8 @@
 """CLIP from a Hugging Face folder: two towers, a temperature and a tokenizer, any sizes.
 
 Goes in: a folder as `transformers.CLIPModel` writes it; comes out: `Clip`. Weights are read straight from
-safetensors and renamed to our towers (`towers.py`), which take deep tokens and taps as arguments.
+safetensors and renamed to our towers (`towers.py`), which take deep tokens and taps as arguments. A file of
+our own in the folder may add a side network (`side_network.py`); transformers does not read it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from dapo.errors import ModelError
 from dapo.model.clip_config import IMAGE_MEAN, IMAGE_STD, LEGACY_EOS_ID, ClipConfig, TowerConfig
+from dapo.model.side_network import SideNetwork, load_side_network, save_side_network
 from dapo.model.tokenizer import Tokenizer
 from dapo.model.towers import AttentionKind, TextTower, VisionOutput, VisionTower
 from dapo.model.weights import (
@@ -45,7 +47,7 @@ __all__ = [
 
 
 class Clip(nn.Module):
-    """A CLIP: two towers, a temperature and a tokenizer. Trainable until `freeze()`."""
+    """A CLIP: two towers, a temperature, a tokenizer, maybe a side network. Trainable until `freeze()`."""
 
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -53,6 +55,7 @@ class Clip(nn.Module):
         self.tokenizer = tokenizer
         self.text = TextTower(config)
         self.vision = VisionTower(config)
+        self.side_network: SideNetwork | None = None
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))  # log of the inverse temperature
 
     def freeze(self) -> Clip:
@@ -79,8 +82,9 @@ class Clip(nn.Module):
         return features
 
     def hf_state(self) -> dict[str, Tensor]:
-        """All weights under the names of a Hugging Face CLIPModel."""
-        return {_hf_name(name): tensor for name, tensor in self.state_dict().items()}
+        """The weights of towers and temperature under the names of a Hugging Face CLIPModel."""
+        own = self.state_dict().items()
+        return {_hf_name(name): tensor for name, tensor in own if not name.startswith("side_network.")}
 
 
 _HF_TOWER = {
@@ -173,11 +177,15 @@ def load_clip(folder_or_id: str | Path, *, local_only: bool = True) -> Clip:
     fill_weights(
         clip, {_hf_name(name): name for name in clip.state_dict()}, _read_weights(folder), str(folder)
     )
+    clip.side_network = load_side_network(folder)
     return clip.eval()
 
 
 def save_clip(clip: Clip, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a folder that `CLIPModel.from_pretrained` and `load_clip` read, in `dtype` if given."""
+    """Write a folder that `CLIPModel.from_pretrained` and `load_clip` read, in `dtype` if given.
+
+    A side network is written beside it, for `load_clip` alone.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to("cpu", dtype).contiguous() for name, t in clip.hf_state().items()}
@@ -195,6 +203,8 @@ def save_clip(clip: Clip, folder: str | Path, *, dtype: torch.dtype | None = Non
         },
     )
     clip.tokenizer.save(folder)
+    if clip.side_network is not None:
+        save_side_network(clip.side_network, folder, dtype=dtype)
 
 
 def _check_tokens(clip: Clip, where: str) -> None:

@@ -106,7 +106,7 @@ class Detector(nn.Module):
     def input_side(self) -> int:
         """Pixels per side at which images should be prepared: that of the largest scale."""
         return (
-            max(1, round(self.side * max(self.settings.scales) / self.clip.config.patch))
+            max(1, round(self.side * self.settings.largest_scale / self.clip.config.patch))
             * self.clip.config.patch
         )
 
@@ -171,8 +171,13 @@ class Detector(nn.Module):
         return torch.stack([resized(one, rows, columns)[:, 0] for one in maps]).mean(0)
 
     def looks(self, pixels: Float[Tensor, "b 3 hh ww"], layers: Sequence[int] = ()) -> list[Features]:
-        """Features of the pixels at each scale, the largest as they are."""
-        return [self.features(view, layers) for view in self._views(pixels)]
+        """Features of the pixels at each scale: the vision tower's, then the side network's."""
+        settings = self.settings
+        views = {scale: self._view(pixels, scale) for scale in {*settings.scales, *settings.side_scales}}
+        return [
+            *(self.features(views[scale], layers) for scale in settings.scales),
+            *(self.side_features(views[scale], bool(layers)) for scale in settings.side_scales),
+        ]
 
     def _referred(
         self,
@@ -210,6 +215,19 @@ class Detector(nn.Module):
             rows=pixels.shape[2] // patch,
             columns=pixels.shape[3] // patch,
             layers=[F.normalize(x.float(), dim=-1) for x in seen.taps[len(self.taps) :]],
+        )
+
+    def side_features(self, pixels: Float[Tensor, "b 3 hh ww"], layers: bool = False) -> Features:
+        """Those of the backbone's side network, one tap; with `layers`, also what a memory describes."""
+        assert self.clip.side_network is not None
+        with self.autocast(pixels.device):
+            seen = self.clip.side_network(self.clip.normalise(pixels))
+        return Features(
+            cls=F.normalize(seen.cls.float(), dim=-1),
+            taps=[F.normalize(seen.patches.float(), dim=-1)],
+            rows=seen.rows,
+            columns=seen.columns,
+            layers=[F.normalize(x.float(), dim=-1) for x in seen.layers] if layers else [],
         )
 
     def _adapt(self, m: int, tap: Tensor) -> Tensor:
@@ -345,18 +363,14 @@ class Detector(nn.Module):
             return abnormal
         return abnormal.expand(*abnormal.shape[:-1], k) / k
 
-    def _views(self, pixels: Float[Tensor, "b 3 hh ww"]) -> list[Tensor]:
-        """The pixels at each scale, in multiples of the patch; the largest is the pixels as they are."""
-        patch, largest = self.clip.config.patch, max(self.settings.scales)
-        views = []
-        for scale in self.settings.scales:
-            size = [max(1, round(length * scale / largest / patch)) * patch for length in pixels.shape[2:]]
-            if size == list(pixels.shape[2:]):
-                views.append(pixels)
-            else:
-                small = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
-                views.append(small.clamp(0, 1))
-        return views
+    def _view(self, pixels: Float[Tensor, "b 3 hh ww"], scale: float) -> Float[Tensor, "b 3 h2 w2"]:
+        """The pixels at one scale, in multiples of the patch; at the largest, as they are."""
+        patch, share = self.clip.config.patch, scale / self.settings.largest_scale
+        size = [max(1, round(length * share / patch)) * patch for length in pixels.shape[2:]]
+        if size == list(pixels.shape[2:]):
+            return pixels
+        small = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+        return small.clamp(0, 1)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Where towers run: in bf16 if `precision` says so or, on "auto", where it is native."""
@@ -440,6 +454,11 @@ def _check_fit(settings: DetectorSettings, clip: Clip, taps: tuple[int, ...], si
             raise ConfigError(
                 f"{name}.depth is {tuning.depth}, but the tower has {tower.layers} layers; lower it"
             )
+    if settings.side_scales and clip.side_network is None:
+        raise ConfigError(
+            "side_scales asks for a side network, but the backbone has none; set it to [] or take a backbone "
+            "with side_network.safetensors"
+        )
     if max(taps) > facts.vision.layers:
         raise ConfigError(
             f"taps names layer {max(taps)}, but the vision tower has {facts.vision.layers} layers"

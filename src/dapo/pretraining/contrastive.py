@@ -1,8 +1,9 @@
-"""The image stage: a vision tower learns, on generated scenes, to speak the language of a locked text tower.
+"""The image stage: a vision tower, or a side network beside one, learns on generated scenes to speak the
+language of a locked text tower.
 
 Goes in: a Clip whose text tower is trained (text.py), a `World`. Comes out: the same Clip with a vision
-tower whose patches and CLS lie beside the features of the phrases that name what they show. Losses, all in
-the joint space at temperature tau:
+tower or a side network whose patches and CLS lie beside the features of the phrases that name what they show.
+Losses, all in the joint space at temperature tau:
 
 - dense: patch softmax over {flawless, one phrase a family}, at the last layer and, weighted less, at
   earlier taps;
@@ -23,10 +24,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,19 +36,23 @@ from torch.nn import functional as F
 
 from dapo.errors import ConfigError, DependencyError
 from dapo.model.clip import Clip
+from dapo.model.side_network import SideConfig, SideNetwork
 from dapo.pretraining.batches import Batch, stream
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.scenes import World
 
 TEMPLATES = ("{}", "{} anomaly object", "a photo of an object with {}", "a surface with {}")
 NORMAL_TEMPLATES = ("{}", "{} object", "a photo of a {} object", "a {} surface")
+HIDDEN = ("stack", "stages", "compare", "coarse", "middle", "fine", "mix")  # of a tower, of a side network
 
 
 @dataclass(frozen=True)
 class ImageStage:
     """Settings of the image stage; `samples` pictures in all, the last `large_share` of them at
-    `large_side` pixels.
+    `large_side` pixels. `learner`: what learns.
     """
+
+    learner: Literal["vision tower", "side network"] = "vision tower"
 
     samples: int = 300_000
     batch: int = 64
@@ -72,11 +76,20 @@ class ImageStage:
     seed: int = 0
     save_every: int = 250  # steps
 
+    @property
+    def file(self) -> str:
+        """Name, without ending, of its state and of its log."""
+        return "image-stage" if self.learner == "vision tower" else "side-stage"
+
     def gentle(self) -> ImageStage:
         """Half the rates: for a tower that has learned already."""
         return replace(self, lr_matrix=self.lr_matrix / 2, lr_rest=self.lr_rest / 2)
 
 
+# From nothing, whole pictures: convolutions take no less time for half of a picture.
+SIDE_STAGE = ImageStage(
+    learner="side network", samples=172_800, lr_matrix=0.02, lr_rest=2e-3, masked_until=0.0, taps=()
+)
 Log = Callable[[dict[str, float]], None]
 
 
@@ -118,23 +131,45 @@ class PhraseTable:
         return self
 
 
-def stage_loss(
+@dataclass(frozen=True)
+class Seen:
+    """What a learner saw of a batch, in the joint space, not of unit length; `earlier`: of its taps."""
+
+    cls: Float[Tensor, "b d"]
+    patches: Float[Tensor, "b n d"]
+    earlier: list[Float[Tensor, "b n d"]] = field(default_factory=list)
+
+
+def look(
     clip: Clip,
+    batch: Batch,
+    stage: ImageStage,
+    *,
+    offset: tuple[int, int] | None = None,
+    visible: Int[Tensor, "b kept"] | None = None,
+) -> Seen:
+    """What the stage's learner sees. offset, visible: of a vision tower, see its `forward`."""
+    pixels = clip.normalise(batch.pixels.float() / 255)
+    if stage.learner == "side network":
+        assert clip.side_network is not None
+        out = clip.side_network(pixels)
+        return Seen(out.cls, out.patches)
+    seen = clip.vision(pixels, taps=stage.taps, offset=offset, visible=visible)
+    return Seen(seen.cls, seen.patches, [clip.vision.project(tokens) for tokens in seen.taps])
+
+
+def stage_loss(
+    out: Seen,
     batch: Batch,
     states: Float[Tensor, "t d"],
     texts: Float[Tensor, "b d"],
     stage: ImageStage,
     *,
-    offset: tuple[int, int] | None = None,
     visible: Int[Tensor, "b kept"] | None = None,
 ) -> dict[str, Tensor]:
     """The losses of one batch; `states` has the flawless state first, then one row a family; `texts`
-    caption features.
-
-    offset, visible: as in `VisionTower.forward`; what is not visible is not judged either.
+    caption features. What is not `visible` is not judged.
     """
-    pixels = clip.normalise(batch.pixels.float() / 255)
-    out = clip.vision(pixels, taps=stage.taps, offset=offset, visible=visible)
     cover, kind = batch.cover, batch.kind
     if visible is not None:
         cover, kind = cover.gather(1, visible), kind.gather(1, visible)
@@ -150,7 +185,7 @@ def stage_loss(
         return (target * weight).sum() / weight.sum(), logits
 
     last, logits = dense(out.patches)
-    earlier = sum(dense(clip.vision.project(tokens))[0] for tokens in out.taps) if out.taps else last * 0
+    earlier = sum((dense(patches)[0] for patches in out.earlier), start=last * 0)
     names = F.cross_entropy(logits[..., 1:][flawed], kind[flawed]) if bool(flawed.any()) else last * 0
 
     g = F.normalize(out.cls.float(), dim=-1)
@@ -197,11 +232,24 @@ def require_muon() -> None:
         )
 
 
-def split_parameters(vision: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices of the layers (for Muon), and everything else (for AdamW)."""
-    matrices = [p for name, p in vision.named_parameters() if p.ndim == 2 and name.startswith("stack.")]
-    chosen = {id(p) for p in matrices}
-    return matrices, [p for p in vision.parameters() if id(p) not in chosen]
+def split_parameters(learner: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden matrices and convolutions of the layers (for Muon), and everything else (for AdamW); a
+    convolution of the picture itself is not hidden.
+    """
+    named = list(learner.named_parameters())
+    hidden = [p for name, p in named if p.ndim >= 2 and p.shape[1] > 3 and name.split(".")[0] in HIDDEN]
+    chosen = {id(p) for p in hidden}
+    return hidden, [p for _, p in named if id(p) not in chosen]
+
+
+def learner_of(clip: Clip, stage: ImageStage) -> nn.Module:
+    """What the stage teaches. A side network is made, in the order of torch's seed, if there is none."""
+    if stage.learner == "vision tower":
+        return clip.vision
+    if clip.side_network is None:
+        clip.side_network = SideNetwork(SideConfig(dim=clip.config.dim), normalised=True)
+        clip.side_network.to(clip.logit_scale.device)
+    return clip.side_network
 
 
 def train_images(
@@ -212,12 +260,11 @@ def train_images(
     stage: ImageStage,
     *,
     workers: int = 2,
-    compile_step: bool = False,
     log: Log = lambda row: None,
     until: int | None = None,
 ) -> Clip:
-    """Train `clip.vision` in place (text locked); returns a copy with averaged weights. Resumes from
-    `folder` if it holds a state.
+    """Train the stage's learner of `clip` in place (text locked); returns a copy with averaged weights, a
+    side network folded. Resumes from `folder` if it holds a state.
 
     `until`: stop (with a state saved) after this many steps. Raises DependencyError without torch's Muon.
     """
@@ -226,20 +273,19 @@ def train_images(
     folder.mkdir(parents=True, exist_ok=True)
     device = next(clip.parameters()).device
     clip.requires_grad_(False)
-    clip.vision.requires_grad_(True)
+    learner = learner_of(clip, stage).requires_grad_(True).train()
     table = PhraseTable(clip, lexicon, world.families).to(device)
     average = copy.deepcopy(clip).requires_grad_(False)
-    matrices, rest = split_parameters(clip.vision)
+    mean = learner_of(average, stage)
+    hidden, rest = split_parameters(learner)
+    matrices = [nn.Parameter(p.detach().flatten(1)) for p in hidden]  # the same numbers, as Muon takes them
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=stage.lr_matrix, weight_decay=stage.weight_decay),
         torch.optim.AdamW(rest, lr=stage.lr_rest, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
     steps = stage.samples // stage.batch
     first_large = round(steps * (1 - stage.large_share))
-    done = _resume(folder, clip, average, optimizers, stage, world)
-    step_loss: Callable[..., dict[str, Tensor]] = (
-        torch.compile(stage_loss, dynamic=False) if compile_step else stage_loss
-    )
+    done = _resume(folder, learner, mean, optimizers, stage, world)
     end = min(steps, until) if until is not None else steps
     began, seen = time.perf_counter(), 0
     batches = _phases(world, lexicon, stage, clip.config.patch, done, end, first_large, workers)
@@ -267,16 +313,16 @@ def train_images(
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 texts = clip.encode_phrases(batch.captions, truncate=True)
-            losses = step_loss(clip, moved, states, texts, stage, offset=offset, visible=visible)
+            seen_now = look(clip, moved, stage, offset=offset, visible=visible)
+            losses = stage_loss(seen_now, moved, states, texts, stage, visible=visible)
         losses["loss"].backward()
-        nn.utils.clip_grad_norm_(chain(matrices, rest), 1.0)
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        for matrix, parameter in zip(matrices, hidden, strict=True):
+            matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        decay = min(stage.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(average.vision.parameters(), clip.vision.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+        learner.zero_grad(set_to_none=True)
+        _follow(mean, learner, min(stage.ema, (1 + step) / (10 + step)))
         seen += len(batch.pixels)
         if (step + 1) % 25 == 0:
             row = {name: round(float(value.detach()), 4) for name, value in losses.items()}
@@ -291,8 +337,20 @@ def train_images(
                 }
             )
         if (step + 1) % stage.save_every == 0 or step + 1 == end:
-            _save(folder, clip, average, optimizers, step + 1, stage, world)
+            _save(folder, learner, mean, optimizers, step + 1, stage, world)
+    if average.side_network is not None:
+        average.side_network = average.side_network.folded()
     return average.eval()
+
+
+@torch.no_grad()
+def _follow(mean: nn.Module, learner: nn.Module, decay: float) -> None:
+    """Move the running mean of weights and of what a normalisation has counted."""
+    for slow, fast in zip(mean.state_dict().values(), learner.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - decay)
+        else:
+            slow.copy_(fast)
 
 
 def _rate(progress: float, stage: ImageStage) -> float:
@@ -339,8 +397,8 @@ def _facts(stage: ImageStage, world: World) -> dict[str, Any]:
 
 def _save(
     folder: Path,
-    clip: Clip,
-    average: Clip,
+    learner: nn.Module,
+    mean: nn.Module,
     optimizers: list[torch.optim.Optimizer],
     step: int,
     stage: ImageStage,
@@ -349,27 +407,27 @@ def _save(
     state = {
         "step": step,
         "facts": _facts(stage, world),
-        "vision": clip.vision.state_dict(),
-        "average": average.vision.state_dict(),
+        "learner": learner.state_dict(),
+        "average": mean.state_dict(),
         "optimizers": [o.state_dict() for o in optimizers],
     }
-    partial = folder / "image-stage.part"
+    partial = folder / f"{stage.file}.part"
     torch.save(state, partial)
-    os.replace(partial, folder / "image-stage.pt")
+    os.replace(partial, folder / f"{stage.file}.pt")
 
 
 def _resume(
     folder: Path,
-    clip: Clip,
-    average: Clip,
+    learner: nn.Module,
+    mean: nn.Module,
     optimizers: list[torch.optim.Optimizer],
     stage: ImageStage,
     world: World,
 ) -> int:
-    path = folder / "image-stage.pt"
+    path = folder / f"{stage.file}.pt"
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location=next(clip.parameters()).device, weights_only=True)
+    state = torch.load(path, map_location=next(learner.parameters()).device, weights_only=True)
     facts = _facts(stage, world)
     for name, value in facts.items():
         if state["facts"].get(name) != value:
@@ -377,8 +435,8 @@ def _resume(
                 f"{path} was made with {name} = {state['facts'].get(name)!r}, this run asks for {value!r}; "
                 "use the same settings to resume, or another --out folder"
             )
-    clip.vision.load_state_dict(state["vision"])
-    average.vision.load_state_dict(state["average"])
+    learner.load_state_dict(state["learner"])
+    mean.load_state_dict(state["average"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return int(state["step"])

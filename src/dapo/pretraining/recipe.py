@@ -33,7 +33,7 @@ from dapo.model.clip_config import TowerConfig
 from dapo.model.detector import Detector
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.concepts import with_concepts
-from dapo.pretraining.contrastive import ImageStage, require_muon, train_images
+from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage, require_muon, train_images
 from dapo.pretraining.defaults import DEFECTS, choose_defaults
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.phrases import PhraseStage, teach_phrases
@@ -74,11 +74,13 @@ ANSWER = {
     "side": SIDE,
     "fit": "aspect",
     "scales": (1.0, 0.72, 0.5, 0.36),  # 224, 160, 112 and 80 px: large flaws fill only when seen small
+    "side_scales": (1.0, 0.72, 0.5, 0.36),
     "binary": "max",
     "image_abnormal": "mean",
     "anchors": DEFECTS,
 }
-FIRST_WORLD, DEFAULTS_WORLD = 1000, 8000  # seeds of the worlds the backbone and the thresholds see
+# Seeds of the worlds that the vision tower, the side network and the thresholds see.
+FIRST_WORLD, SIDE_WORLD, DEFAULTS_WORLD = 1000, 3000, 8000
 TRAINING_DATA = (
     TrainingData(
         name="generated scenes of parts and flaws", licence="Apache-2.0", note="drawn by this package"
@@ -101,13 +103,16 @@ class Recipe:
     """What shapes the embedded model; `answer`: the `DetectorSettings` it answers with.
 
     `start`: a folder with a CLIP whose towers are taken over; instead of the text stage its text tower is
-    taught the lexicon's phrases as they are now (`phrases`), and the images are learned at half the rates.
+    taught the lexicon's phrases as they are now (`phrases`; not with `keep_words`), and the images are
+    learned at half the rates. The side network learns last, from nothing, beside what the towers are then;
+    without samples of its own there is none.
     `kept` of the start's vision weights stays in the result: where the two differ much, what lies between
     holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
 
     seed: int = 0
     start: str | None = None
+    keep_words: bool = False
     kept: float = 0.0
     vision: TowerConfig = VISION
     side: int = SIDE
@@ -115,6 +120,7 @@ class Recipe:
     text: TextStage = field(default_factory=TextStage)
     phrases: PhraseStage = field(default_factory=PhraseStage)
     image: ImageStage = field(default_factory=ImageStage)
+    side_network: ImageStage = SIDE_STAGE
     prompts: TrainingSettings = PROMPTS
     prompt_samples: int = 16_000
     threshold_scenes: int = 600
@@ -136,6 +142,7 @@ class Recipe:
             text=replace(self.text, seed=seed),
             phrases=replace(self.phrases, seed=seed),
             image=replace(self.image, seed=seed),
+            side_network=replace(self.side_network, seed=seed),
         )
 
 
@@ -166,36 +173,50 @@ def pretrain(
 def train_backbone(
     out: Path, *, textures: str | Path | None, recipe: Recipe, workers: int, device: str, log: Log
 ) -> Path:
-    """Text and image stage; returns the CLIP folder `out`/backbone."""
+    """Text and image stages; returns the CLIP folder `out`/backbone."""
     text_folder, backbone = out / "text", out / "backbone"
     if (backbone / "config.json").is_file():
         log(f"{backbone} is finished; remove it to train again")
         return backbone
     require_muon()
     if recipe.start is not None:
-        clip = load_clip(retaught(recipe, out, log)).float().train().to(device)
+        start = recipe.start if recipe.keep_words else retaught(recipe, out, log)
+        clip = load_clip(start).float().train().to(device)
     else:
         if not (text_folder / "figures.json").is_file():
             train_text_tower(text_folder, recipe.seed, stage=recipe.text, log=log)
         clip = untrained_vision(text_folder, recipe).to(device)
-    stage = recipe.stage
-    world = World(seed=FIRST_WORLD + recipe.seed, twins=True, textures=Textures(textures))
-    history = out / "image-stage.jsonl"
+    photographs = Textures(textures)
+
+    def learn(clip: Clip, stage: ImageStage, world_seed: int) -> Clip:
+        world = World(seed=world_seed + recipe.seed, twins=True, textures=photographs)
+        report = reporter(out / f"{stage.file}.jsonl", stage, log)
+        return train_images(clip, world, Lexicon.builtin(), out, stage, workers=workers, log=report)
+
+    clip = learn(clip, recipe.stage, FIRST_WORLD)
+    if recipe.start is not None:
+        blend(clip, load_clip(recipe.start), recipe.kept)
+    clip.side_network = None
+    if recipe.side_network.samples:
+        torch.manual_seed(recipe.seed)
+        clip = learn(clip, recipe.side_network, SIDE_WORLD)
+    return _keep(clip.to("cpu"), backbone)
+
+
+def reporter(history: Path, stage: ImageStage, log: Log) -> Callable[[dict[str, float]], None]:
+    """Appends rows of an image stage to a file, and tells `log` of them."""
 
     def report(row: dict[str, float]) -> None:
         with history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         minutes = (row["steps"] * stage.batch - row["samples"]) / max(row["per_second"], 1e-6) / 60
         log(
-            f"images {row['samples']:,.0f}: loss {row['loss']:.3f}, dense {row['dense']:.3f}, "
+            f"{stage.learner} {row['samples']:,.0f}: loss {row['loss']:.3f}, dense {row['dense']:.3f}, "
             f"names {row['names']:.3f}, image {row['image']:.3f}; "
             f"{row['per_second']:.0f} a second, about {minutes:.0f} min left"
         )
 
-    trained = train_images(clip, world, Lexicon.builtin(), out, stage, workers=workers, log=report)
-    if recipe.start is not None:
-        blend(trained, load_clip(recipe.start), recipe.kept)
-    return _keep(trained.to("cpu"), backbone)
+    return report
 
 
 def retaught(recipe: Recipe, out: Path, log: Log) -> Path:
@@ -238,7 +259,10 @@ def finish(
     """
     learned, info = load(source)
     world = World(seed=DEFAULTS_WORLD + recipe.seed, textures=Textures(textures))
-    candidates = {"learned": learned.changed(**recipe.answer), "handwritten": handwritten(learned, recipe)}
+    candidates = {
+        "learned": learned.changed(**answer_on(learned.clip, recipe)),
+        "handwritten": handwritten(learned, recipe),
+    }
     ready = {name: with_concepts(one, Lexicon.builtin()) for name, one in candidates.items()}
     read_off = {
         name: choose_defaults(one, world, count=recipe.threshold_scenes, side=recipe.side)
@@ -281,11 +305,17 @@ def finish(
         seed=recipe.seed,
         recipe={
             "command": f"dapo pretrain --seed {recipe.seed} --textures DIR"
-            + ("" if recipe.start is None else " --start BACKBONE"),
+            + ("" if recipe.start is None else " --start BACKBONE")
+            + (" --keep-words" if recipe.keep_words else ""),
             **(
-                {"text": asdict(recipe.text)} if recipe.start is None else {"phrases": asdict(recipe.phrases)}
+                {"text": asdict(recipe.text)}
+                if recipe.start is None
+                else {}
+                if recipe.keep_words
+                else {"phrases": asdict(recipe.phrases)}
             ),
             "images": asdict(recipe.stage) | ({} if recipe.start is None else {"kept": recipe.kept}),
+            "side network": asdict(recipe.side_network),
             "prompts": info.config.recipe,
         },
         metrics={"prompts": prompts, "generated": figures, "unknown": unknown, "words": words},
@@ -299,7 +329,13 @@ def handwritten(detector: Detector, recipe: Recipe) -> Detector:
     settings = DetectorSettings(
         prompts=PromptSettings(kind="handwritten"), text_deep=none, vision_deep=none, adapter="none"
     )
-    return Detector(detector.clip, settings.model_copy(update=dict(recipe.answer))).eval()
+    return Detector(detector.clip, settings.model_copy(update=answer_on(detector.clip, recipe))).eval()
+
+
+def answer_on(clip: Clip, recipe: Recipe) -> dict[str, Any]:
+    """The settings to answer with on this backbone, which may have no side network."""
+    found = dict(recipe.answer)
+    return found if clip.side_network is not None else {**found, "side_scales": ()}
 
 
 def untrained_vision(text_folder: str | Path, recipe: Recipe) -> Clip:
