@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import tiny_clip, tiny_clip_folder, tiny_detector
 
 import dapo
+from dapo.cli.pretrain import command as pretrain_command
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning, TrainingSettings
 from dapo.model.clip import load_clip
 from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage
@@ -111,6 +113,37 @@ def test_the_recipe_ends_in_a_model_that_inspects(tmp_path: Path) -> None:
     assert result.anomaly_map.shape == (40, 60) and result.threshold == config["threshold"]
     again = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
     assert again == folder
+
+
+def test_without_learned_prompts_the_recipe_speaks_in_the_words_of_people(tmp_path: Path) -> None:
+    tiny_clip_folder(tmp_path / "backbone")
+    recipe = replace(
+        Recipe(),
+        side=32,
+        prompt_samples=0,
+        answer={"side": 32, "fit": "aspect", "binary": "max"},
+        threshold_scenes=24,
+        word_scenes=6,
+    )
+    folder = pretrain(tmp_path, recipe=recipe, log=lambda line: None)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["detector"]["prompts"]["kind"] == "handwritten"
+    assert set(config["metrics"]["generated"]) == {"handwritten"} and not (tmp_path / "prompts").exists()
+    assert config["recipe"]["command"] == "dapo pretrain --seed 0 --textures DIR --prompt-samples 0"
+    assert dapo.Inspector.from_pretrained(folder).inspect(np.full((40, 60, 3), 99, np.uint8), ["dent"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--keep-words"], "--keep-words is for --start"),
+        (["--samples", "5"], "expected at least 64 images, got 5"),
+        (["--side-samples", "5"], "expected at least 64 images for the side network, got 5"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_begins(arguments: list[str], said: str) -> None:
+    found = CliRunner().invoke(pretrain_command, arguments)
+    assert found.exit_code == 2 and said in found.output
 
 
 FEW_PHRASES = PhraseStage(steps=2, phrases=20, general_batch=8, trade_batch=8, warmup=1)

@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import maximum_filter
-from tiny import tiny_clip
+from tiny import one_batch, tiny_clip, tiny_world
 
 from dapo.errors import ConfigError
-from dapo.pretraining.batches import stream
 from dapo.pretraining.captions import caption
 from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss, train_images
 from dapo.pretraining.fields import blur, noise, ramp, strokes
@@ -233,15 +232,6 @@ def test_strokes_cover_what_their_width_says() -> None:
     assert strokes(40, 40, [[(5.0, 20.0), (35.0, 20.0)]], [0.5]).max() <= 1.0
 
 
-def one_batch(side: int = 32):  # type: ignore[no-untyped-def]
-    families = ("scratch", "hole", "stain")
-    world = World(seed=5, families=families, normal=0.3)
-    batches = stream(
-        world, Lexicon.builtin(), families=families, numbers=range(1), size=8, side=side, patch=8, workers=0
-    )
-    return world, next(batches)
-
-
 def test_a_batch_tells_each_patch_what_covers_it() -> None:
     world, batch = one_batch(48)
     for i in range(8):
@@ -267,10 +257,6 @@ TINY = ImageStage(
     masked_until=0.5,
     seed=1,
 )
-
-
-def tiny_world() -> World:
-    return World(seed=5, families=("scratch", "hole", "stain"), normal=0.3)
 
 
 def trained(folder: Path, stage: ImageStage = TINY, until: int | None = None) -> dict[str, torch.Tensor]:

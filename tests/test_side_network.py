@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import one_batch, tiny_clip, tiny_clip_folder, tiny_detector, tiny_settings, tiny_world
 from torch.nn import functional as F
 from transformers import CLIPModel
 
@@ -31,8 +32,6 @@ from dapo.pretraining.contrastive import SIDE_STAGE, PhraseTable, look, stage_lo
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.recipe import Recipe, train_backbone
 from dapo.vocabulary import Vocabulary
-from tests.test_pretraining import one_batch, tiny_world
-from tests.tiny import tiny_clip, tiny_clip_folder, tiny_detector, tiny_settings
 
 SIZES = SideConfig(dim=12, widths=(4, 6, 8, 8), blocks=(1, 1, 1, 1), joined=8, layers=1, heads=2, hidden=8)
 STAGE = replace(SIDE_STAGE, samples=48, batch=8, side=32, large_side=48, large_share=0.25, save_every=3)

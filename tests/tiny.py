@@ -13,6 +13,9 @@ from dapo.config import DetectorSettings, ModelConfig, PromptSettings, TowerTuni
 from dapo.model.artifact import save
 from dapo.model.clip import Clip, build_clip, save_clip
 from dapo.model.detector import Detector
+from dapo.pretraining.batches import Batch, stream
+from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.scenes import World
 
 SPECIAL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 WORDS = [
@@ -142,3 +145,24 @@ def tiny_model_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A whole model folder: backbone, learned weights, card; `changes` go into the settings."""
     config = ModelConfig(name="tiny", defects=("scratch", "hole", "stain"), licence="Apache-2.0", seed=seed)
     return save(tiny_detector(seed, **changes), folder, config)
+
+
+def tiny_world() -> World:
+    """Three families of flaws."""
+    return World(seed=5, families=("scratch", "hole", "stain"), normal=0.3)
+
+
+def one_batch(side: int = 32) -> tuple[World, Batch]:
+    """Eight generated scenes."""
+    world = tiny_world()
+    batches = stream(
+        world,
+        Lexicon.builtin(),
+        families=world.families,
+        numbers=range(1),
+        size=8,
+        side=side,
+        patch=8,
+        workers=0,
+    )
+    return world, next(batches)

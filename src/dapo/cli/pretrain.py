@@ -35,6 +35,11 @@ from dapo.cli.main import debug_option
     type=click.IntRange(min=0),
     help="Images for the side network. Default: the recipe's; 0: none is made.",
 )
+@click.option(
+    "--prompt-samples",
+    type=click.IntRange(min=0),
+    help="Images to learn prompts from. Default: the recipe's; 0: words people wrote, nothing learned.",
+)
 @click.option("--keep-words", is_flag=True, help="With --start: its text tower stays as it is.")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that draw."
@@ -49,6 +54,7 @@ def command(
     seed: int,
     samples: int | None,
     side_samples: int | None,
+    prompt_samples: int | None,
     keep_words: bool,
     workers: int,
     threads: int | None,
@@ -84,6 +90,8 @@ def command(
         )
     if samples is not None:
         recipe = replace(recipe, image=replace(recipe.image, samples=samples))
+    if prompt_samples is not None:
+        recipe = replace(recipe, prompt_samples=prompt_samples)
     if side_samples is not None:
         recipe = replace(recipe, side_network=replace(recipe.side_network, samples=side_samples))
     folder = pretrain(

@@ -27,7 +27,7 @@ from dapo.config import (
     TrainingSettings,
 )
 from dapo.learning.trainer import train
-from dapo.model.artifact import load, save
+from dapo.model.artifact import backbone_facts, load, save
 from dapo.model.clip import Clip, build_clip, load_clip, save_clip
 from dapo.model.clip_config import TowerConfig
 from dapo.model.detector import Detector
@@ -105,7 +105,7 @@ class Recipe:
     `start`: a folder with a CLIP whose towers are taken over; instead of the text stage its text tower is
     taught the lexicon's phrases as they are now (`phrases`; not with `keep_words`), and the images are
     learned at half the rates. The side network learns last, from nothing, beside what the towers are then;
-    without samples of its own there is none.
+    without samples of its own there is none. Without `prompt_samples` no prompts are learned.
     `kept` of the start's vision weights stays in the result: where the two differ much, what lies between
     holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
@@ -134,6 +134,21 @@ class Recipe:
         """The image stage as it is run."""
         return self.image if self.start is None else self.image.gentle()
 
+    @property
+    def command(self) -> str:
+        """What makes this model, with the options that differ from their defaults."""
+        usual = Recipe()
+        said = ["dapo pretrain", f"--seed {self.seed}", "--textures DIR"]
+        said += [] if self.start is None else ["--start BACKBONE"]
+        said += ["--keep-words"] if self.keep_words else []
+        for option, own, default in (
+            ("samples", self.image.samples, usual.image.samples),
+            ("side-samples", self.side_network.samples, usual.side_network.samples),
+            ("prompt-samples", self.prompt_samples, usual.prompt_samples),
+        ):
+            said += [] if own == default else [f"--{option} {own}"]
+        return " ".join(said)
+
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with another seed in every stage."""
         return replace(
@@ -160,6 +175,8 @@ def pretrain(
     out = Path(out)
     backbone = train_backbone(out, textures=textures, recipe=recipe, workers=workers, device=device, log=log)
     learned = out / "prompts" / "model"
+    if not recipe.prompt_samples:
+        return finish(backbone, out / "model", recipe=recipe, textures=textures, log=log)
     if not (learned / "config.json").is_file():
         generated = GeneratedSettings(
             samples=recipe.prompt_samples, textures=None if textures is None else str(textures)
@@ -255,14 +272,13 @@ def finish(
     `target`.
 
     It keeps its learned prompts only if they locate flaws of unseen scenes better (AUPRO) than words people
-    wrote.
+    wrote; a CLIP folder has learned none.
     """
     learned, info = load(source)
     world = World(seed=DEFAULTS_WORLD + recipe.seed, textures=Textures(textures))
-    candidates = {
-        "learned": learned.changed(**answer_on(learned.clip, recipe)),
-        "handwritten": handwritten(learned, recipe),
-    }
+    candidates = {"handwritten": handwritten(learned, recipe)}
+    if not info.training_free:
+        candidates["learned"] = learned.changed(**answer_on(learned.clip, recipe))
     ready = {name: with_concepts(one, Lexicon.builtin()) for name, one in candidates.items()}
     read_off = {
         name: choose_defaults(one, world, count=recipe.threshold_scenes, side=recipe.side)
@@ -301,12 +317,10 @@ def finish(
         unknown_above=unknown_above,
         min_area=recipe.min_area,
         training_data=(*TRAINING_DATA, *info.config.training_data),
-        learned_on=info.config.learned_on,
+        learned_on=info.config.learned_on or backbone_facts(detector.clip),
         seed=recipe.seed,
         recipe={
-            "command": f"dapo pretrain --seed {recipe.seed} --textures DIR"
-            + ("" if recipe.start is None else " --start BACKBONE")
-            + (" --keep-words" if recipe.keep_words else ""),
+            "command": recipe.command,
             **(
                 {"text": asdict(recipe.text)}
                 if recipe.start is None
