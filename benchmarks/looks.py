@@ -55,16 +55,12 @@ class Choice:
         return [*self.tower, *(len(SCALES) + i for i in self.side)]
 
     def said(self) -> list[str]:
-        return [" ".join(f"{224 * SCALES[i]:.0f}" for i in part) or "-" for part in (self.tower, self.side)]
+        return [" ".join(f"{round(28 * SCALES[i]) * 8}" for i in part) or "-" for part in (self.tower, self.side)]
 
 
-CHOICES = tuple(
-    Choice(*pair)
-    for pair in itertools.product(
-        ((), (1,), (2,), (1, 2), (0, 1, 2, 3)), ((), (0, 1), (0, 1, 2), (0, 1, 2, 3))
-    )
-    if any(pair)
-)
+PARTS = (), (1, 2), (0, 1, 2, 3)  # of the tower
+SIDE_PARTS = (), (0, 1, 2), (0, 1, 2, 3)
+CHOICES = tuple(Choice(*pair) for pair in itertools.product(PARTS, SIDE_PARTS) if any(pair))
 
 
 @dataclass

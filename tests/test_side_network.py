@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 import dapo
-from dapo.config import ModelConfig
+from dapo.config import DetectorSettings, ModelConfig, parse
 from dapo.errors import ConfigError, ModelError
 from dapo.model.artifact import backbone_facts, load, save
 from dapo.model.clip import Clip, load_clip, save_clip
@@ -135,6 +135,16 @@ def test_a_detector_asks_it_and_all_looks_count_alike() -> None:
     with torch.inference_mode():
         alone = detector.changed(side_scales=()).judge(looks[:1], states)
     assert not torch.allclose(scores.binary, alone.binary, atol=1e-3)
+    assert torch.equal(scores.types, alone.types) and torch.equal(scores.type_image, alone.type_image)
+
+
+def test_a_side_network_that_looks_alone_also_names() -> None:
+    detector, pixels = sided_detector(scales=()), torch.rand(2, 3, 32, 48)
+    with torch.inference_mode():
+        scores = detector(pixels, NAMES)
+    assert scores.types.shape == (2, 2, 4, 6) and scores.types.std() > 0
+    with pytest.raises(ConfigError, match="both empty"):
+        parse(DetectorSettings, {"scales": [], "side_scales": []})
 
 
 def test_a_backbone_with_one_answers_as_before_where_it_is_not_asked() -> None:

@@ -128,7 +128,8 @@ class DetectorSettings(Settings):
     fit: "squash" to a square, or keep the "aspect" at about the same number of pixels.
     scales: side multipliers at which the vision tower looks; maps and scores are averaged.
     side_scales: those at which the backbone's side network looks too (`dapo.model.side_network`); () = it
-        does not. All looks count alike. One of the two has to look.
+        does not. Whether and where something is wrong all looks tell alike, which type it is the tower's. One
+        of the two has to look.
     binary: anomaly map from all types' probabilities added ("sum"), or from the best type against normal
         ("max"), which an additional name does not raise by itself.
     image_abnormal: abnormal side of the image score: the "mean" of the defect features, or the best ("max").

@@ -49,7 +49,8 @@ class Features:
     taps: list[Float[Tensor, "b n d"]]
     rows: int  # n = rows * columns
     columns: int
-    layers: list[Float[Tensor, "b n v"]] = field(default_factory=list)  # unit-length, as the tower has them
+    layers: list[Float[Tensor, "b n _"]] = field(default_factory=list)  # unit-length, as the tower has them
+    side: bool = False  # of the side network
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,20 @@ class Detector(nn.Module):
         memory: Memory | Crowd | None = None,
         background: Float[Tensor, "r d"] | None = None,
     ) -> Scores:
-        """Scores of what was seen at each scale (`looks`): the same pictures for several lists of names."""
+        """Scores of what was seen at each scale (`looks`): the same pictures for several lists of names.
+
+        Whether and where something is wrong all looks tell alike; which type it is, the vision tower's, if it
+        looked at all: it knows more names.
+        """
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
+        naming = [f for f in seen if not f.side] or seen
         binary = types = states.new_zeros(())
         for features in seen:
             own_binary, own_types = self._maps(features, states)
             binary = binary + resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
-            types = types + resized(own_types, rows, columns) / len(seen)
-        logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in seen]).mean(0)
+            if any(features is one for one in naming):
+                types = types + resized(own_types, rows, columns) / len(naming)
+        logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in naming]).mean(0)
         abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)
         if memory is not None:
             distance = memory.distance(seen)
@@ -152,7 +159,7 @@ class Detector(nn.Module):
             binary=binary,
             types=types,
             type_image=self._type_scores(logits, types),
-            unknown=None if background is None else self._unknown(seen, states, background),
+            unknown=None if background is None else self._unknown(naming, states, background, rows, columns),
         )
 
     def background(self, text: Vocabulary | Tensor, common: Vocabulary) -> Float[Tensor, "r d"]:
@@ -161,10 +168,14 @@ class Detector(nn.Module):
         return rivals(states, self.text_features(common)[1:])
 
     def _unknown(
-        self, seen: Sequence[Features], states: Float[Tensor, "t d"], background: Float[Tensor, "r d"]
+        self,
+        seen: Sequence[Features],
+        states: Float[Tensor, "t d"],
+        background: Float[Tensor, "r d"],
+        rows: int,
+        columns: int,
     ) -> Float[Tensor, "b gh gw"]:
-        """Mean over the views, at the largest grid, of how far the background is ahead."""
-        rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
+        """Mean over these looks, on a grid (rows, columns), of how far the background is ahead."""
         maps = [
             ahead(f.taps, states, background, self._sharpness()).view(-1, 1, f.rows, f.columns) for f in seen
         ]
@@ -228,6 +239,7 @@ class Detector(nn.Module):
             rows=seen.rows,
             columns=seen.columns,
             layers=[F.normalize(x.float(), dim=-1) for x in seen.layers] if layers else [],
+            side=True,
         )
 
     def _adapt(self, m: int, tap: Tensor) -> Tensor:

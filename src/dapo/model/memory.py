@@ -1,10 +1,10 @@
 """Memory: what the patches of good parts look like, and how far another patch is from all of them.
 
 In: prepared pictures of good parts; out: a `Memory` of a few megabytes, which a detector takes beside the
-words, and a file of it without pickle. A patch is described by the tower's own outputs at two middle layers,
-each of unit length; the picture's scales are remembered apart. What is kept is a greedy k-centre coreset; the
-distance is one minus the cosine to the nearest. How large distances are among the good parts themselves, each
-against the others, tells what is unusual.
+words, and a file of it without pickle. A patch is described by the outputs of two middle layers of what
+looked, the tower or the side network, each of unit length; the looks at a picture are remembered apart. What
+is kept is a greedy k-centre coreset; the distance is one minus the cosine to the nearest. How large distances
+are among the good parts themselves, each against the others, tells what is unusual.
 
 Source: patch memory and coreset PatchCore (Roth et al., CVPR 2022, arXiv 2106.08265); few-shot use beside
 words WinCLIP (2303.14814), APRIL-GAN (2305.17382).
@@ -57,12 +57,12 @@ class Spread:
 class Memory:
     """Patches of good parts.
 
-    banks: one for each scale, unit-length (r, v), half precision. layers: 1-based, of the tower. patch, peak:
+    banks: one for each look, unit-length (r, v), half precision. layers: 1-based, of the tower. patch, peak:
     of the distances of all patches, and of each part's largest. images: how many good parts there were.
     owners: which of them each patch is of, (r,), for `without`; not kept in files.
     """
 
-    banks: tuple[Float[Tensor, "_ v"], ...]
+    banks: tuple[Float[Tensor, "_ _"], ...]
     layers: tuple[int, ...]
     patch: Spread
     peak: Spread

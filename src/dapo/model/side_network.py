@@ -3,7 +3,8 @@
 Goes in: pixels as the tower gets them, (b, 3, h, w); comes out: `SideOutput`, a global and one patch feature
 for every 8 px. A transformer must learn from pictures what a neighbourhood is, convolutions are built of it:
 of a few hundred thousand pictures they learn what carries over to other pictures. The words know nothing of
-it: what it sees lies beside the same text features.
+it: what it sees lies beside the same text features. It tells whether and where something is wrong; which type
+it is stays with the tower, where one looks (`dapo.model.detector`).
 
 Four stages of residual blocks halve the grid each; at the coarsest, patches are compared with one another by
 attention; the last three are joined on the grid of the third. It learns with batch normalisation, which is

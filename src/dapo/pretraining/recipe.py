@@ -73,8 +73,8 @@ ANSWER = {
     "taps": TAPS,
     "side": SIDE,
     "fit": "aspect",
-    "scales": (1.0, 0.72, 0.5, 0.36),  # 224, 160, 112 and 80 px: large flaws fill only when seen small
-    "side_scales": (1.0, 0.72, 0.5, 0.36),
+    "scales": (0.72, 0.5),  # 160 and 112 px: large flaws fill only when seen small
+    "side_scales": (1.0, 0.72, 0.5),  # convolutions are cheaper
     "binary": "max",
     "image_abnormal": "mean",
     "anchors": DEFECTS,
@@ -127,7 +127,7 @@ class Recipe:
     word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.4"
+    version: str = "0.5"
 
     @property
     def stage(self) -> ImageStage:
