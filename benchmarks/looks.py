@@ -3,7 +3,7 @@
 DATA_ROOT holds `textures`, `magnetic_tile` and `steel_strip`, which no weights were trained on; their words
 are those of the experiment "embedded". Every picture is looked at once by both at four scales, then judged by
 each choice of looks; *generated* are scenes of the world that the thresholds are read off. Milliseconds are
-those of the looks a choice takes, eight pictures together, best of five. Markdown on stdout; four minutes on
+those of the looks a choice takes, eight pictures together, best of five. Markdown on stdout; six minutes on
 two cores.
 
     python benchmarks/looks.py DATA_ROOT
@@ -55,7 +55,9 @@ class Choice:
         return [*self.tower, *(len(SCALES) + i for i in self.side)]
 
     def said(self) -> list[str]:
-        return [" ".join(f"{round(28 * SCALES[i]) * 8}" for i in part) or "-" for part in (self.tower, self.side)]
+        """Pixels a side of both's looks at a square picture."""
+        sides = [round(28 * scale) * 8 for scale in SCALES]
+        return [" ".join(str(sides[i]) for i in part) or "-" for part in (self.tower, self.side)]
 
 
 PARTS = (), (1, 2), (0, 1, 2, 3)  # of the tower
