@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import one_batch, tiny_clip, tiny_clip_folder, tiny_detector, tiny_settings, tiny_world
+from tiny import losses_on_one_batch, tiny_clip, tiny_clip_folder, tiny_detector, tiny_settings, tiny_world
 from torch.nn import functional as F
 from transformers import CLIPModel
 
@@ -28,7 +28,7 @@ from dapo.model.side_network import (
     save_side_network,
 )
 from dapo.model.weights import write_tensors
-from dapo.pretraining.contrastive import SIDE_STAGE, PhraseTable, look, stage_loss, train_images
+from dapo.pretraining.contrastive import SIDE_STAGE, train_images
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.recipe import Recipe, train_backbone
 from dapo.vocabulary import Vocabulary
@@ -233,19 +233,7 @@ def test_the_towers_stay_locked_while_it_learns(tmp_path: Path) -> None:
 def test_its_loss_falls_on_one_batch() -> None:
     clip = learning_clip()
     assert clip.side_network is not None
-    clip.side_network.train().requires_grad_(True)
-    world, batch = one_batch()
-    states = PhraseTable(clip, Lexicon.builtin(), world.families).draw(np.random.default_rng(0))
-    with torch.no_grad():
-        texts = clip.encode_phrases(batch.captions, truncate=True)
-    optimizer = torch.optim.Adam(clip.side_network.parameters(), 3e-3)
-    losses = []
-    for _ in range(30):
-        loss = stage_loss(look(clip, batch, STAGE), batch, states, texts, STAGE)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = losses_on_one_batch(clip, clip.side_network.train(), STAGE, steps=30)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors
+from torch import nn
 
 from dapo.config import DetectorSettings, ModelConfig, PromptSettings, TowerTuning
 from dapo.model.artifact import save
 from dapo.model.clip import Clip, build_clip, save_clip
 from dapo.model.detector import Detector
 from dapo.pretraining.batches import Batch, stream
+from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.scenes import World
 
@@ -166,3 +169,21 @@ def one_batch(side: int = 32) -> tuple[World, Batch]:
         workers=0,
     )
     return world, next(batches)
+
+
+def losses_on_one_batch(clip: Clip, learner: nn.Module, stage: ImageStage, steps: int) -> list[float]:
+    """The image stage's loss while `learner` of `clip` learns one batch again and again."""
+    learner.requires_grad_(True)
+    world, batch = one_batch()
+    states = PhraseTable(clip, Lexicon.builtin(), world.families).draw(np.random.default_rng(0))
+    with torch.no_grad():
+        texts = clip.encode_phrases(batch.captions, truncate=True)
+    optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
+    losses = []
+    for _ in range(steps):
+        loss = stage_loss(look(clip, batch, stage), batch, states, texts, stage)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses

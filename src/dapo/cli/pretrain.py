@@ -28,12 +28,12 @@ from dapo.cli.main import debug_option
 @click.option(
     "--samples",
     type=click.IntRange(min=0),
-    help="Images to learn from. Default: the recipe's. 0 with --start: only its words are taught anew.",
+    help="Images to learn from. Default: the recipe's. 0 with --start: its vision tower stays as it is.",
 )
 @click.option(
     "--side-samples",
     type=click.IntRange(min=0),
-    help="Images for the side network. Default: the recipe's; 0: none is made.",
+    help="Images for the side network, made anew. Default: the recipe's; 0: there is none.",
 )
 @click.option(
     "--prompt-samples",

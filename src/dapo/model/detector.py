@@ -142,12 +142,13 @@ class Detector(nn.Module):
         looked at all: it knows more names.
         """
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
-        naming = [f for f in seen if not f.side] or seen
+        named_by_side = all(f.side for f in seen)
+        naming = [f for f in seen if f.side == named_by_side]
         binary = types = states.new_zeros(())
         for features in seen:
             own_binary, own_types = self._maps(features, states)
             binary = binary + resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
-            if any(features is one for one in naming):
+            if features.side == named_by_side:
                 types = types + resized(own_types, rows, columns) / len(naming)
         logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in naming]).mean(0)
         abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)

@@ -313,8 +313,8 @@ def train_images(
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 texts = clip.encode_phrases(batch.captions, truncate=True)
-            seen_now = look(clip, moved, stage, offset=offset, visible=visible)
-            losses = stage_loss(seen_now, moved, states, texts, stage, visible=visible)
+            out = look(clip, moved, stage, offset=offset, visible=visible)
+            losses = stage_loss(out, moved, states, texts, stage, visible=visible)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         for matrix, parameter in zip(matrices, hidden, strict=True):

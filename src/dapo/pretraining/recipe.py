@@ -306,6 +306,7 @@ def finish(
         side=recipe.side,
     )
     log(f"words never taught: {words}")
+    taught = {"text": asdict(recipe.text)} if recipe.start is None else {"phrases": asdict(recipe.phrases)}
     config = ModelConfig(
         name="dapo-embedded",
         version=recipe.version,
@@ -321,13 +322,7 @@ def finish(
         seed=recipe.seed,
         recipe={
             "command": recipe.command,
-            **(
-                {"text": asdict(recipe.text)}
-                if recipe.start is None
-                else {}
-                if recipe.keep_words
-                else {"phrases": asdict(recipe.phrases)}
-            ),
+            **({} if recipe.keep_words else taught),
             "images": asdict(recipe.stage) | ({} if recipe.start is None else {"kept": recipe.kept}),
             "side network": asdict(recipe.side_network),
             "prompts": info.config.recipe,
