@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning
 from dapo.errors import ConfigError, ModelError
 from dapo.model.clip import Clip, ClipConfig, Tokenizer, TowerConfig
-from dapo.model.detector import Detector, default_taps, has_bf16, top_mean
+from dapo.model.detector import ANCHOR_SHARE, Detector, default_taps, has_bf16, top_mean
 from dapo.vocabulary import Defect, Vocabulary
 
 WORDS = Vocabulary.of("scratch, pin hole, stain, broken thread")
@@ -173,6 +173,21 @@ def test_anchors_stand_beside_the_names_in_the_image_score_alone(best: str) -> N
     assert not torch.allclose(anchored.image, plain.image, **CLOSE)
     for part in ("binary", "types", "type_image"):
         torch.testing.assert_close(getattr(anchored, part), getattr(plain, part))
+
+
+@torch.no_grad()
+def test_the_image_score_hears_the_top_of_the_anchors_map() -> None:
+    x, names, anchors = pixels(), Vocabulary.of("hole"), ("wrinkle", "rust", "dent")
+    deaf = tiny_detector(binary="max", anchors=anchors, taps=(2,))
+    hearing = deaf.changed(anchor_top=0.5)
+    alone = deaf.changed(anchors=())(x, Vocabulary.of(list(anchors)))
+    patches = alone.binary.flatten(1)
+    local = patches.topk(max(1, round(ANCHOR_SHARE * patches.shape[1]))).values.logit().mean(1)
+    expected = deaf(x, names).image.logit() + 0.5 * local
+    torch.testing.assert_close(hearing(x, names).image.logit(), expected, **CLOSE)
+    torch.testing.assert_close(hearing(x, names).binary, deaf(x, names).binary)
+    without = tiny_detector(binary="max")
+    torch.testing.assert_close(without.changed(anchor_top=0.5)(x, names).image, without(x, names).image)
 
 
 @torch.no_grad()

@@ -29,8 +29,12 @@ from dapo.model.side_network import (
 )
 from dapo.model.weights import write_tensors
 from dapo.pretraining.contrastive import SIDE_STAGE, train_images
+from dapo.pretraining.corners import mend_corners
+from dapo.pretraining.defaults import DEFECTS
 from dapo.pretraining.lexicon import Lexicon
+from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.recipe import Recipe, train_backbone
+from dapo.pretraining.scenes import World
 from dapo.vocabulary import Vocabulary
 
 SIZES = SideConfig(dim=12, widths=(4, 6, 8, 8), blocks=(1, 1, 1, 1), joined=8, layers=1, heads=2, hidden=8)
@@ -255,3 +259,56 @@ def test_the_recipe_makes_one_from_nothing_beside_the_towers_it_starts_from(tmp_
     after = clip.state_dict()
     assert all(torch.equal(after[name], value.half().float()) for name, value in before.items())
     assert (folder / FILE).is_file() and not (tmp_path / "out" / "start").exists()
+
+
+def test_a_corner_that_always_said_the_same_says_what_its_neighbours_say() -> None:
+    """As far as eight features of chance tell a corner from the rest; on the embedded model see below."""
+    torch.manual_seed(0)
+    side = tiny_side().eval()
+    pictures = [torch.rand(4, 3, 48, 40) for _ in range(6)]
+    with torch.no_grad():
+        before = [side(pixels).patches.view(4, 6, 5, -1) for pixels in pictures]
+        mend_corners(side, pictures)
+        after = [side(pixels).patches.view(4, 6, 5, -1) for pixels in pictures]
+    was, now = torch.cat(before), torch.cat(after)
+
+    def apart(patches: torch.Tensor) -> float:
+        """How far the top left corner is from its neighbours."""
+        near = (patches[:, 0, 1] + patches[:, 1, 0] + patches[:, 1, 1]) / 3
+        return float((patches[:, 0, 0] - near).norm(dim=-1).mean())
+
+    assert apart(now) < 0.8 * apart(was)
+    inner = (now - was)[:, 1:-1, 1:-1].norm(dim=-1).mean() / was[:, 1:-1, 1:-1].norm(dim=-1).mean()
+    assert inner < 0.2
+
+
+def test_the_recipe_keeps_the_starts_and_mends_its_corners(tmp_path: Path) -> None:
+    save_clip(sided_clip(), tmp_path / "start")
+    recipe = replace(
+        Recipe(),
+        start=str(tmp_path / "start"),
+        keep_words=True,
+        image=replace(Recipe().image, samples=0),
+        side_network=replace(STAGE, samples=0),
+        side=32,
+    )
+    folder = train_backbone(
+        tmp_path / "out", textures=None, recipe=recipe, workers=0, device="cpu", log=lambda _: None
+    )
+    ours, theirs = load_clip(folder).state_dict(), load_clip(tmp_path / "start").state_dict()
+    moved = {name for name in ours if not torch.equal(ours[name], theirs[name].half().float())}
+    assert moved == {"side_network.out.weight", "side_network.out.bias"}
+
+
+def test_the_embedded_model_calls_no_corner_of_a_good_picture_flawed() -> None:
+    """Version 0.5's did, of every picture: a patch that a loss had made a constant of."""
+    detector, _ = load()
+    world, words = World(seed=31, normal=1.0), Vocabulary.of(list(DEFECTS))
+    corners = []
+    with torch.inference_mode():
+        for i in range(4):
+            pixels = pixels_for(detector, world.scene(i, 112, 112).image)
+            for scale in detector.settings.side_scales:
+                binary = detector.changed(scales=(), side_scales=(scale,))(pixels, words).binary[0]
+                corners.append([binary[0, 0], binary[0, -1], binary[-1, 0], binary[-1, -1]])
+    assert np.mean(corners, axis=0).max() < 0.25

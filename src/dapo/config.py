@@ -135,6 +135,8 @@ class DetectorSettings(Settings):
     image_abnormal: abnormal side of the image score: the "mean" of the defect features, or the best ("max").
     anchors: defect types that stand beside the user's in the image score, and nowhere else, so that a short
         list or one more name hardly moves it.
+    anchor_top: log-odds that the image score gains for each of the anchors' own map, in its most abnormal
+        3 % of the patches; 0 = the global feature alone.
     image_score: the "global" feature alone, or "fused" with the top of the anomaly map by `fusion`.
     type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
     top: share of the patches that make the top of a map (at least one patch).
@@ -156,6 +158,7 @@ class DetectorSettings(Settings):
     binary: Literal["sum", "max"] = "sum"
     image_abnormal: Literal["mean", "max"] = "mean"
     anchors: tuple[Text, ...] = ()
+    anchor_top: Annotated[float, Field(ge=0)] = 0.0
     image_score: Literal["global", "fused"] = "global"
     fusion: Fusion = Fusion()
     type_score: Literal["map", "global", "both"] = "both"

@@ -33,7 +33,7 @@ from dapo.cli.main import debug_option
 @click.option(
     "--side-samples",
     type=click.IntRange(min=0),
-    help="Images for the side network, made anew. Default: the recipe's; 0: there is none.",
+    help="Images for the side network, made anew. Default: the recipe's; 0: that of --start stays, if any.",
 )
 @click.option(
     "--prompt-samples",
@@ -86,7 +86,7 @@ def command(
     if side_samples and side_samples < recipe.side_network.batch:
         raise click.UsageError(
             f"expected at least {recipe.side_network.batch} images for the side network, got {side_samples}; "
-            "0 makes none"
+            "0 makes none, and that of --start stays"
         )
     if samples is not None:
         recipe = replace(recipe, image=replace(recipe.image, samples=samples))

@@ -38,6 +38,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
 KEPT_VOCABULARIES = 32  # whose text features are remembered
+ANCHOR_SHARE = 0.03  # of the patches, the top that the image score hears: finishes are large
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1 before their logit is taken
 
 
@@ -144,12 +145,9 @@ class Detector(nn.Module):
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
         named_by_side = all(f.side for f in seen)
         naming = [f for f in seen if f.side == named_by_side]
-        binary = types = states.new_zeros(())
-        for features in seen:
-            own_binary, own_types = self._maps(features, states)
-            binary = binary + resized(own_binary[:, None], rows, columns)[:, 0] / len(seen)
-            if features.side == named_by_side:
-                types = types + resized(own_types, rows, columns) / len(naming)
+        own = [resized(self._binary_map(f, states)[:, None], rows, columns)[:, 0] for f in seen]
+        binary = torch.stack(own).mean(0)
+        types = torch.stack([resized(self._type_maps(f, states), rows, columns) for f in naming]).mean(0)
         logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in naming]).mean(0)
         abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)
         if memory is not None:
@@ -320,33 +318,36 @@ class Detector(nn.Module):
         return self.logits(features.cls, torch.stack([states[0], abnormal]))
 
     def _abnormal_logit(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, " b"]:
-        """Log-odds that the image is abnormal, from the global feature."""
-        if self.settings.anchors:
-            anchors = self.text_features(Vocabulary.of(self.settings.anchors))[1:]
-            states = torch.cat([states, anchors.to(states.device)])
-        if self.settings.image_abnormal == "max":
-            logits = self.logits(features.cls, states)
-            return logits[:, 1:].amax(1) - logits[:, 0]
-        normal, defective = self.global_logits(features, states).unbind(1)
-        return defective - normal
+        """Log-odds that it is abnormal: of the global feature and of the anchors' most abnormal patches."""
+        settings = self.settings
+        anchors = None
+        if settings.anchors:
+            anchors = self.text_features(Vocabulary.of(settings.anchors)).to(states.device)
+            states = torch.cat([states, anchors[1:]])
+        if settings.image_abnormal == "max":
+            abnormal = _margin(self.logits(features.cls, states))
+        else:
+            normal, defective = self.global_logits(features, states).unbind(1)
+            abnormal = defective - normal
+        if anchors is None or not settings.anchor_top:
+            return abnormal
+        local = _margin(self.logits(torch.stack(features.taps), anchors)).mean(0)
+        return abnormal + settings.anchor_top * top_mean(local[:, None], ANCHOR_SHARE)
 
-    def _maps(
-        self, features: Features, states: Float[Tensor, "t d"]
-    ) -> tuple[Float[Tensor, "b gh gw"], Float[Tensor, "b k gh gw"]]:
-        """Anomaly map and type maps of one view, averaged over the taps."""
-        grid = (features.rows, features.columns)
-        binary = types = states.new_zeros(())
-        for tap in features.taps:
-            logits = self.logits(tap, self._distinct(states))
-            probabilities = logits.softmax(-1)
-            if self.settings.binary == "max":
-                abnormal = (logits[..., 1:].amax(-1) - logits[..., 0]).sigmoid()
-            else:
-                abnormal = probabilities[..., 1:].sum(-1)
-            binary = binary + abnormal.view(-1, *grid) / len(features.taps)
-            own = self._by_type(probabilities, len(states) - 1)
-            types = types + own.mT.reshape(len(tap), -1, *grid) / len(features.taps)
-        return binary.clamp(0, 1), types.clamp(0, 1)
+    def _binary_map(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, "b gh gw"]:
+        """Anomaly map of one view, averaged over the taps."""
+        logits = self.logits(torch.stack(features.taps), self._distinct(states))
+        if self.settings.binary == "max":
+            abnormal = _margin(logits).sigmoid()
+        else:
+            abnormal = logits.softmax(-1)[..., 1:].sum(-1)
+        return abnormal.mean(0).view(-1, features.rows, features.columns).clamp(0, 1)
+
+    def _type_maps(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, "b k gh gw"]:
+        """Type maps of one view, averaged over the taps."""
+        logits = self.logits(torch.stack(features.taps), self._distinct(states))
+        types = self._by_type(logits.softmax(-1), len(states) - 1).mean(0)
+        return types.mT.unflatten(2, (features.rows, features.columns)).clamp(0, 1)
 
     def _image_score(
         self, abnormal: Float[Tensor, " b"], binary: Float[Tensor, "b gh gw"]
@@ -430,6 +431,11 @@ def default_taps(layers: int, adapter: str) -> tuple[int, ...]:
     if adapter == "none":
         return (layers,)
     return tuple(dict.fromkeys(max(1, (layers * quarter + 2) // 4) for quarter in (1, 2, 3, 4)))
+
+
+def _margin(logits: Float[Tensor, "*some t"]) -> Float[Tensor, "*some"]:
+    """How far the best type is ahead of normal."""
+    return logits[..., 1:].amax(-1) - logits[..., 0]
 
 
 def top_mean(maps: Float[Tensor, "*some gh gw"], share: float) -> Float[Tensor, "*some"]:

@@ -34,6 +34,7 @@ from dapo.model.detector import Detector
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.concepts import with_concepts
 from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage, require_muon, train_images
+from dapo.pretraining.corners import corner_pictures, mend_corners
 from dapo.pretraining.defaults import DEFECTS, choose_defaults
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.phrases import PhraseStage, teach_phrases
@@ -78,9 +79,10 @@ ANSWER = {
     "binary": "max",
     "image_abnormal": "mean",
     "anchors": DEFECTS,
+    "anchor_top": 0.5,
 }
-# Seeds of the worlds that the vision tower, the side network and the thresholds see.
-FIRST_WORLD, SIDE_WORLD, DEFAULTS_WORLD = 1000, 3000, 8000
+# Seeds of the worlds that the vision tower, the side network, its corners and the thresholds see.
+FIRST_WORLD, SIDE_WORLD, CORNERS_WORLD, DEFAULTS_WORLD = 1000, 3000, 4000, 8000
 TRAINING_DATA = (
     TrainingData(
         name="generated scenes of parts and flaws", licence="Apache-2.0", note="drawn by this package"
@@ -105,7 +107,7 @@ class Recipe:
     `start`: a folder with a CLIP whose towers are taken over; instead of the text stage its text tower is
     taught the lexicon's phrases as they are now (`phrases`; not with `keep_words`), and the images are
     learned at half the rates. The side network learns last, from nothing, beside what the towers are then;
-    without samples of its own there is none. Without `prompt_samples` no prompts are learned.
+    without samples of its own it is the start's, if that has one; its corners are mended. Without `prompt_samples` no prompts are learned.
     `kept` of the start's vision weights stays in the result: where the two differ much, what lies between
     holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
@@ -127,7 +129,7 @@ class Recipe:
     word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.5"
+    version: str = "0.6"
 
     @property
     def stage(self) -> ImageStage:
@@ -213,10 +215,13 @@ def train_backbone(
     clip = learn(clip, recipe.stage, FIRST_WORLD)
     if recipe.start is not None:
         blend(clip, load_clip(recipe.start), recipe.kept)
-    clip.side_network = None
     if recipe.side_network.samples:
+        clip.side_network = None
         torch.manual_seed(recipe.seed)
         clip = learn(clip, recipe.side_network, SIDE_WORLD)
+    if clip.side_network is not None:
+        world = World(seed=CORNERS_WORLD + recipe.seed, textures=photographs)
+        mend_corners(clip.side_network.eval(), corner_pictures(clip, world))
     return _keep(clip.to("cpu"), backbone)
 
 
