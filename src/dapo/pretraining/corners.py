@@ -38,8 +38,8 @@ def corner_pictures(clip: Clip, world: World) -> Iterator[Float[Tensor, "b 3 hh 
 
 @torch.no_grad()
 def mend_corners(side: SideNetwork, pictures: Iterable[Float[Tensor, "b 3 hh ww"]]) -> None:
-    """Fit `side.out` by weighted least squares, in place: as before on all patches of these normalised pixels,
-    but in the corners the mean of their three neighbours.
+    """Fit `side.out` by weighted least squares, in place: on all patches of these normalised pixels it says
+    what it said, but in the corners the mean of their three neighbours.
     """
     device, width = side.out.weight.device, side.out.in_features + 1
     square = torch.zeros(width, width, device=device)
@@ -60,5 +60,5 @@ def mend_corners(side: SideNetwork, pictures: Iterable[Float[Tensor, "b 3 hh ww"
         wanted += weighted.T @ change.flatten(0, 2)
     square += RIDGE * square.diagonal().mean() * torch.eye(width, device=device)
     fitted = torch.linalg.solve(square, wanted)
-    side.out.weight += fitted[:-1].T
-    side.out.bias += fitted[-1]
+    side.out.weight.add_(fitted[:-1].T)
+    side.out.bias.add_(fitted[-1])

@@ -107,7 +107,8 @@ class Recipe:
     `start`: a folder with a CLIP whose towers are taken over; instead of the text stage its text tower is
     taught the lexicon's phrases as they are now (`phrases`; not with `keep_words`), and the images are
     learned at half the rates. The side network learns last, from nothing, beside what the towers are then;
-    without samples of its own it is the start's, if that has one; its corners are mended. Without `prompt_samples` no prompts are learned.
+    without samples of its own it is the start's, if that has one. Its corners are mended. Without
+    `prompt_samples` no prompts are learned.
     `kept` of the start's vision weights stays in the result: where the two differ much, what lies between
     holds better on pictures unlike those of either (WiSE-FT, arXiv 2109.01903).
     """
