@@ -79,6 +79,7 @@ class Picture:
     pixels: np.ndarray  # (h, w, 3) uint8
     mask: np.ndarray | None  # (h, w) bool
     type: int | None  # of the set's words; None = good
+    group: str | None = None  # the physical part, where the set tells
 
 
 def generated(textures: Path, count: int) -> tuple[Vocabulary, Iterator[Picture]]:
@@ -100,7 +101,7 @@ def real(data_root: Path, place: int) -> tuple[Vocabulary, Iterator[Picture]]:
         for sample in samples:
             pixels = load_image(sample.image)
             mask = sample.load_mask(*pixels.shape[:2])
-            yield Picture(pixels, mask, names.index(sample.types[0]) if sample.types else None)
+            yield Picture(pixels, mask, names.index(sample.types[0]) if sample.types else None, sample.group)
 
     return Vocabulary(tuple(Defect(name, phrases) for name, phrases in words.items())), opened()
 

@@ -145,10 +145,15 @@ class Detector(nn.Module):
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
         named_by_side = all(f.side for f in seen)
         naming = [f for f in seen if f.side == named_by_side]
-        own = [resized(self._binary_map(f, states)[:, None], rows, columns)[:, 0] for f in seen]
-        binary = torch.stack(own).mean(0)
-        types = torch.stack([resized(self._type_maps(f, states), rows, columns) for f in naming]).mean(0)
-        logits = torch.stack([self.logits(f.cls, self._distinct(states)) for f in naming]).mean(0)
+        distinct, anomaly, named = self._distinct(states), [], []
+        for f in seen:
+            patches = torch.stack(f.taps).unflatten(2, (f.rows, f.columns))
+            logits = self.logits(patches, distinct)
+            anomaly.append(resized(self._binary_map(logits)[:, None], rows, columns)[:, 0])
+            if f.side == named_by_side:
+                named.append(resized(self._type_maps(logits, len(states) - 1), rows, columns))
+        binary, types = torch.stack(anomaly).mean(0), torch.stack(named).mean(0)
+        overall = torch.stack([self.logits(f.cls, distinct) for f in naming]).mean(0)
         abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)
         if memory is not None:
             distance = memory.distance(seen)
@@ -157,7 +162,7 @@ class Detector(nn.Module):
             image=self._image_score(abnormal, binary),
             binary=binary,
             types=types,
-            type_image=self._type_scores(logits, types),
+            type_image=self._type_scores(overall, types),
             unknown=None if background is None else self._unknown(naming, states, background, rows, columns),
         )
 
@@ -334,20 +339,17 @@ class Detector(nn.Module):
         local = _margin(self.logits(torch.stack(features.taps), anchors)).mean(0)
         return abnormal + settings.anchor_top * top_mean(local[:, None], ANCHOR_SHARE)
 
-    def _binary_map(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, "b gh gw"]:
+    def _binary_map(self, logits: Float[Tensor, "m b gh gw t"]) -> Float[Tensor, "b gh gw"]:
         """Anomaly map of one view, averaged over the taps."""
-        logits = self.logits(torch.stack(features.taps), self._distinct(states))
         if self.settings.binary == "max":
             abnormal = _margin(logits).sigmoid()
         else:
             abnormal = logits.softmax(-1)[..., 1:].sum(-1)
-        return abnormal.mean(0).view(-1, features.rows, features.columns).clamp(0, 1)
+        return abnormal.mean(0).clamp(0, 1)
 
-    def _type_maps(self, features: Features, states: Float[Tensor, "t d"]) -> Float[Tensor, "b k gh gw"]:
-        """Type maps of one view, averaged over the taps."""
-        logits = self.logits(torch.stack(features.taps), self._distinct(states))
-        types = self._by_type(logits.softmax(-1), len(states) - 1).mean(0)
-        return types.mT.unflatten(2, (features.rows, features.columns)).clamp(0, 1)
+    def _type_maps(self, logits: Float[Tensor, "m b gh gw t"], k: int) -> Float[Tensor, "b k gh gw"]:
+        """Maps of the k types of one view, averaged over the taps."""
+        return self._by_type(logits.softmax(-1), k).mean(0).movedim(-1, 1).clamp(0, 1)
 
     def _image_score(
         self, abnormal: Float[Tensor, " b"], binary: Float[Tensor, "b gh gw"]

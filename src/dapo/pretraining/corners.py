@@ -10,6 +10,7 @@ flawed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -28,11 +29,9 @@ RIDGE = 1e-3  # of the features' mean square
 
 def corner_pictures(clip: Clip, world: World) -> Iterator[Float[Tensor, "b 3 hh ww"]]:
     """Normalised pixels of the first 384 scenes of `world`, in the sizes that a detector looks at."""
-    device, number = clip.logit_scale.device, 0
-    for side in (side for side in SIDES for _ in range(BATCHES)):
-        scenes = [world.scene(number + i, side, side).image for i in range(BATCH)]
-        number += BATCH
-        pixels = torch.from_numpy(np.stack(scenes)).to(device).permute(0, 3, 1, 2)
+    for number, (side, _) in enumerate(product(SIDES, range(BATCHES))):
+        scenes = [world.scene(number * BATCH + i, side, side).image for i in range(BATCH)]
+        pixels = torch.from_numpy(np.stack(scenes)).to(clip.logit_scale.device).permute(0, 3, 1, 2)
         yield clip.normalise(pixels.float() / 255)
 
 

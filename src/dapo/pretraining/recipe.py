@@ -222,7 +222,7 @@ def train_backbone(
         clip = learn(clip, recipe.side_network, SIDE_WORLD)
     if clip.side_network is not None:
         world = World(seed=CORNERS_WORLD + recipe.seed, textures=photographs)
-        mend_corners(clip.side_network.eval(), corner_pictures(clip, world))
+        mend_corners(clip.side_network, corner_pictures(clip, world))
     return _keep(clip.to("cpu"), backbone)
 
 
