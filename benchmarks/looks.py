@@ -108,17 +108,19 @@ def real(data_root: Path, place: int) -> tuple[Vocabulary, Iterator[Picture]]:
 
 @torch.inference_mode()
 def judged(
-    detector: Detector, words: Vocabulary, pictures: Iterator[Picture]
+    detector: Detector, words: Vocabulary, pictures: Iterator[Picture], choices: Sequence[Sequence[int]]
 ) -> tuple[list[Picture], list[Answers]]:
-    """The pictures with their maps' truths made coarse, and what each of CHOICES says of them."""
-    states, answers, seen = detector.text_features(words), [Answers() for _ in CHOICES], []
+    """The pictures with their maps' truths made coarse, and what each choice of the detector's looks says of
+    them.
+    """
+    states, answers, seen = detector.text_features(words), [Answers() for _ in choices], []
     for picture in pictures:
         h, w = (length // COARSE for length in picture.pixels.shape[:2])
         mask = None if picture.mask is None else picture.mask[: h * COARSE : COARSE, : w * COARSE : COARSE]
         seen.append(Picture(picture.pixels[:1, :1], mask, picture.type))
         looks = detector.looks(pixels_for(detector, picture.pixels))
-        for choice, answer in zip(CHOICES, answers, strict=True):
-            scores = detector.judge([looks[i] for i in choice.looks], states)
+        for choice, answer in zip(choices, answers, strict=True):
+            scores = detector.judge([looks[i] for i in choice], states)
             answer.scores.append(float(scores.image))
             answer.named.append(int(scores.type_image[0].argmax()))
             if mask is not None:
@@ -170,7 +172,8 @@ def milliseconds(detector: Detector) -> list[float]:
 def main(data_root: Path, model: str | None, scenes: int) -> None:
     detector = load(model)[0].changed(scales=SCALES, side_scales=SCALES, image_score="global").eval()
     sets = [generated(data_root / "textures", scenes), real(data_root, 0), real(data_root, 1)]
-    answers = [judged(detector, words, pictures) for words, pictures in sets]
+    choices = [choice.looks for choice in CHOICES]
+    answers = [judged(detector, words, pictures, choices) for words, pictures in sets]
     times = milliseconds(detector)
     click.echo("| " + " | ".join(HEAD) + " |")
     click.echo("|---|---" + "|---:" * (len(HEAD) - 2) + "|")

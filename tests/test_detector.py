@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning
 from dapo.errors import ConfigError, ModelError
 from dapo.model.clip import Clip, ClipConfig, Tokenizer, TowerConfig
-from dapo.model.detector import ANCHOR_SHARE, Detector, default_taps, has_bf16, top_mean
+from dapo.model.detector import ANCHOR_SHARE, Detector, default_taps, top_mean
+from dapo.model.precision import has_bf16
 from dapo.vocabulary import Defect, Vocabulary
 
 WORDS = Vocabulary.of("scratch, pin hole, stain, broken thread")
@@ -201,13 +202,18 @@ def test_fused_image_score_by_hand() -> None:
     )
 
 
+TYPE_SCORES = ("map", "global", "both", "geometric")
+
+
 @torch.no_grad()
 def test_type_scores_from_map_or_whole() -> None:
     x = pixels()
-    own = {kind: tiny_detector(type_score=kind)(x, WORDS) for kind in ("map", "global", "both")}
+    own = {kind: tiny_detector(type_score=kind)(x, WORDS) for kind in TYPE_SCORES}
     torch.testing.assert_close(own["map"].type_image, own["map"].types.flatten(2).amax(2))
     both = (own["map"].type_image + own["global"].type_image) / 2
     torch.testing.assert_close(own["both"].type_image, both)
+    product = own["map"].type_image * own["global"].type_image
+    torch.testing.assert_close(own["geometric"].type_image.square(), product, **CLOSE)
 
 
 BINARY = PromptSettings(groups=2, context=3, binary_phrase="broken")

@@ -14,10 +14,11 @@ from tiny import losses_on_one_batch, one_batch, tiny_clip, tiny_world
 
 from dapo.errors import ConfigError
 from dapo.pretraining.captions import caption
-from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss, train_images
+from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss
 from dapo.pretraining.fields import blur, noise, ramp, strokes
 from dapo.pretraining.flaws import FLAWS, Canvas, draw_flaw
 from dapo.pretraining.flaws.finish import _bare, _finish_step
+from dapo.pretraining.image_stage import train_images
 from dapo.pretraining.lettering import strip
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.materials import FAMILIES

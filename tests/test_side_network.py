@@ -28,9 +28,10 @@ from dapo.model.side_network import (
     save_side_network,
 )
 from dapo.model.weights import write_tensors
-from dapo.pretraining.contrastive import SIDE_STAGE, train_images
+from dapo.pretraining.contrastive import SIDE_STAGE
 from dapo.pretraining.corners import mend_corners
 from dapo.pretraining.defaults import DEFECTS
+from dapo.pretraining.image_stage import train_images
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.recipe import Recipe, train_backbone

@@ -138,7 +138,10 @@ class DetectorSettings(Settings):
     anchor_top: log-odds that the image score gains for each of the anchors' own map, in its most abnormal
         3 % of the patches; 0 = the global feature alone.
     image_score: the "global" feature alone, or "fused" with the top of the anomaly map by `fusion`.
-    type_score: a type's image-level score: top of its "map", "global" feature, or the mean of "both".
+    type_score: a type's image-level score: top of its "map", "global" feature, or of both their arithmetic
+        ("both") or "geometric" mean.
+    type_contrast: log-odds between the types' global scores for the `contrast` of what is flawed with what is
+        good in the picture (`dapo.model.contrast`), a cosine; 0 = none.
     top: share of the patches that make the top of a map (at least one patch).
     references: how good parts are remembered, where some are given.
     concepts: the types a small model was taught, to which the user's words are drawn; None = as they are.
@@ -161,7 +164,8 @@ class DetectorSettings(Settings):
     anchor_top: Annotated[float, Field(ge=0)] = 0.0
     image_score: Literal["global", "fused"] = "global"
     fusion: Fusion = Fusion()
-    type_score: Literal["map", "global", "both"] = "both"
+    type_score: Literal["map", "global", "both", "geometric"] = "both"
+    type_contrast: Annotated[float, Field(ge=0)] = 0.0
     top: Annotated[float, Field(gt=0, le=1)] = 0.01
     references: References = References()
     concepts: Concepts | None = None

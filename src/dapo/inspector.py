@@ -28,8 +28,9 @@ from dapo.images import load_image, prepare
 from dapo.inspection import Failure, Inspection
 from dapo.model.artifact import REFERENCES, ModelInfo, load
 from dapo.model.crowd import LARGEST, Crowd, gather
-from dapo.model.detector import Detector, Precision
+from dapo.model.detector import Detector
 from dapo.model.memory import Memory, load_memory
+from dapo.model.precision import Precision
 from dapo.roi import Roi, bounds
 from dapo.tiles import Canvas, Tile, combine, parse_tiling, plan, smallest_defect, tile_size, within
 from dapo.vocabulary import Defect, Vocabulary, builtin

@@ -98,7 +98,7 @@ def check_torch() -> Iterator[Finding]:
         yield Finding("gpu", "note", f"there is an NVIDIA GPU but {build}: see docs/install.md, GPU builds.")
     else:
         yield Finding("gpu", "ok", "no GPU; the CPU is used.")
-    from dapo.model.detector import cpu_has_bf16
+    from dapo.model.precision import cpu_has_bf16
 
     bf16 = "computes bf16 natively" if cpu_has_bf16() else "has no bf16: fp32 is used"
     yield Finding("cpu", "ok", f"the CPU {bf16}.")

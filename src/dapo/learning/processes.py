@@ -19,7 +19,7 @@ import torch
 from torch import distributed, nn
 
 from dapo.errors import ConfigError, DapoError, DependencyError
-from dapo.model.detector import Precision
+from dapo.model.precision import Precision
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

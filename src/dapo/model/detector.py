@@ -14,7 +14,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,8 @@ from dapo.errors import ConfigError
 from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
 from dapo.model.concepts import drawn
+from dapo.model.contrast import contrast
+from dapo.model.precision import Precision, has_bf16
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
 from dapo.model.weights import fill_weights
 from dapo.vocabulary import Vocabulary
@@ -33,8 +35,6 @@ from dapo.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from dapo.model.crowd import Crowd
     from dapo.model.memory import Memory
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
 KEPT_VOCABULARIES = 32  # whose text features are remembered
@@ -140,7 +140,7 @@ class Detector(nn.Module):
         """Scores of what was seen at each scale (`looks`): the same pictures for several lists of names.
 
         Whether and where something is wrong all looks tell alike; which type it is, the vision tower's, if it
-        looked at all: it knows more names.
+        looked at all: it knows more names. The `contrast` is of all looks.
         """
         rows, columns = max(f.rows for f in seen), max(f.columns for f in seen)
         named_by_side = all(f.side for f in seen)
@@ -162,7 +162,7 @@ class Detector(nn.Module):
             image=self._image_score(abnormal, binary),
             binary=binary,
             types=types,
-            type_image=self._type_scores(overall, types),
+            type_image=self._type_scores(overall, types, self._contrast(seen, binary, states)),
             unknown=None if background is None else self._unknown(naming, states, background, rows, columns),
         )
 
@@ -362,11 +362,35 @@ class Detector(nn.Module):
         ).sigmoid()
 
     def _type_scores(
-        self, logits: Float[Tensor, "b t"], types: Float[Tensor, "b k gh gw"]
+        self,
+        logits: Float[Tensor, "b t"],
+        types: Float[Tensor, "b k gh gw"],
+        contrasts: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b k"]:
         overall = self._by_type(logits.softmax(-1), types.shape[1])
+        if contrasts is not None:  # it moves probability between the types alone
+            shares = (logits[:, 1:] + self.settings.type_contrast * contrasts).softmax(-1)
+            overall = shares * overall.sum(-1, keepdim=True)
         local = top_mean(types, self.settings.top)
-        return {"global": overall, "map": local, "both": (overall + local) / 2}[self.settings.type_score]
+        if self.settings.type_score == "both":
+            return (overall + local) / 2
+        if self.settings.type_score == "geometric":
+            return (overall * local).sqrt()
+        return overall if self.settings.type_score == "global" else local
+
+    def _contrast(
+        self, seen: Sequence[Features], binary: Float[Tensor, "b gh gw"], states: Float[Tensor, "t d"]
+    ) -> Float[Tensor, "b k"] | None:
+        """Mean over all looks, None where it says nothing: not asked for, or no type has words of its own."""
+        if not self.settings.type_contrast or self.settings.prompts.binary_phrase is not None:
+            return None
+        one_by_one = [
+            contrast(
+                torch.stack(f.taps).mean(0), resized(binary[:, None], f.rows, f.columns).flatten(1), states
+            )
+            for f in seen
+        ]
+        return torch.stack(one_by_one).mean(0)
 
     def _distinct(self, states: Float[Tensor, "t d"]) -> Float[Tensor, "some d"]:
         """The states that differ: normal and one other where prompts are binary."""
@@ -444,19 +468,6 @@ def top_mean(maps: Float[Tensor, "*some gh gw"], share: float) -> Float[Tensor, 
     """Mean of the highest `share` of each map's patches, at least one patch."""
     flat = maps.flatten(-2)
     return flat.topk(max(1, round(share * flat.shape[-1]))).values.mean(-1)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """True where bf16 matrix products run natively, so that autocast is faster and not an emulation."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and cpu_has_bf16()
-
-
-def cpu_has_bf16() -> bool:
-    """True on x86 CPUs with AVX-512 BF16 or AMX."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _deep_shape(tuning: TowerTuning, layers: int, width: int) -> tuple[int, int, int] | None:

@@ -33,9 +33,10 @@ from dapo.model.clip_config import TowerConfig
 from dapo.model.detector import Detector
 from dapo.model.tokenizer import Tokenizer
 from dapo.pretraining.concepts import with_concepts
-from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage, require_muon, train_images
+from dapo.pretraining.contrastive import SIDE_STAGE, ImageStage
 from dapo.pretraining.corners import corner_pictures, mend_corners
 from dapo.pretraining.defaults import DEFECTS, choose_defaults
+from dapo.pretraining.image_stage import require_muon, train_images
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.phrases import PhraseStage, teach_phrases
 from dapo.pretraining.scenes import World
@@ -80,6 +81,8 @@ ANSWER = {
     "image_abnormal": "mean",
     "anchors": DEFECTS,
     "anchor_top": 0.5,
+    "type_score": "geometric",
+    "type_contrast": 6.0,
 }
 # Seeds of the worlds that the vision tower, the side network, its corners and the thresholds see.
 FIRST_WORLD, SIDE_WORLD, CORNERS_WORLD, DEFAULTS_WORLD = 1000, 3000, 4000, 8000
@@ -130,7 +133,7 @@ class Recipe:
     word_scenes: int = 400
     answer: Mapping[str, Any] = field(default_factory=lambda: dict(ANSWER))
     min_area: float = 0.002  # of the picture; one patch of 8 px at 224 px is 0.0013
-    version: str = "0.6"
+    version: str = "0.7"
 
     @property
     def stage(self) -> ImageStage:

@@ -1,0 +1,78 @@
+"""Contrast: which type the difference between flawed and good patches speaks for."""
+
+import pytest
+import torch
+from tiny import tiny_detector
+
+from dapo.config import PromptSettings
+from dapo.model.contrast import contrast
+from dapo.vocabulary import Vocabulary
+
+WORDS = Vocabulary.of("scratch, pin hole, stain")
+PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+UNIT = torch.eye(4)  # normal, two types, and a surface
+
+
+def leaning(share: float) -> torch.Tensor:
+    """A surface that reads like the first type, and in one patch like the second too, (1, 16, 4)."""
+    patches = (UNIT[3] + 0.8 * UNIT[1]).expand(1, 16, 4).clone()
+    patches[0, 5] += share * UNIT[2]
+    return torch.nn.functional.normalize(patches, dim=-1)
+
+
+def test_what_the_whole_picture_shares_is_not_the_flaw() -> None:
+    patches, states = leaning(0.4), UNIT[:3]
+    assert (patches[0, 5] @ states.T).argmax() == 1  # the patch itself reads like the surface's word
+    found = contrast(patches, torch.full((1, 16), 0.05).index_fill(1, torch.tensor([5]), 0.9), states)
+    assert found.shape == (1, 2)
+    assert found[0, 1] > 0.5 > 0 > found[0, 0]
+
+
+def test_each_picture_of_a_batch_is_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.nn.functional.normalize(torch.randn(3, 16, 4, generator=generator), dim=-1)
+    abnormal = torch.rand(3, 16, generator=generator)
+    alone = [contrast(patches[i : i + 1], abnormal[i : i + 1], UNIT[:3]) for i in range(3)]
+    torch.testing.assert_close(contrast(patches, abnormal, UNIT[:3]), torch.cat(alone))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-30, 0.5, 1.0])
+def test_patches_all_alike_speak_for_no_type(level: float) -> None:
+    found = contrast(leaning(0.0), torch.full((1, 16), level), UNIT[:3])
+    torch.testing.assert_close(found, torch.zeros(1, 2), atol=1e-5, rtol=0)
+
+
+def test_a_map_of_zeros_and_ones_is_no_trouble() -> None:
+    sure = torch.zeros(1, 16).index_fill(1, torch.tensor([5]), 1.0)
+    found = contrast(leaning(0.4), sure, UNIT[:3])
+    assert found.isfinite().all()
+    assert found[0].argmax() == 1
+
+
+@torch.no_grad()
+def test_it_moves_probability_between_the_types_and_nothing_else() -> None:
+    x = PIXELS
+    without, with_it = (
+        tiny_detector(type_score="global", type_contrast=weight)(x, WORDS) for weight in (0.0, 6.0)
+    )
+    assert not torch.allclose(without.type_image, with_it.type_image)
+    torch.testing.assert_close(without.type_image.sum(1), with_it.type_image.sum(1))
+    for name in ("image", "binary", "types"):
+        assert torch.equal(getattr(without, name), getattr(with_it, name))
+
+
+@torch.no_grad()
+def test_the_order_of_the_names_changes_nothing() -> None:
+    x, order = PIXELS, [2, 0, 1]
+    detector = tiny_detector(type_score="geometric", type_contrast=6.0)
+    mixed = Vocabulary(tuple(WORDS.defects[i] for i in order))
+    torch.testing.assert_close(
+        detector(x, mixed).type_image, detector(x, WORDS).type_image[:, order], atol=1e-6, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_types_without_words_of_their_own_have_no_contrast() -> None:
+    binary = PromptSettings(groups=2, context=3, binary_phrase="broken")
+    without, with_it = (tiny_detector(prompts=binary, type_contrast=weight) for weight in (0.0, 6.0))
+    assert torch.equal(without(PIXELS, WORDS).type_image, with_it(PIXELS, WORDS).type_image)
