@@ -17,8 +17,10 @@ import click
 import numpy as np
 import torch
 from looks import Picture, generated, real
+from scipy import sparse
 
 from dapo.metrics import image_metrics
+from dapo.metrics.intervals import auroc_draws
 from dapo.model.artifact import load
 from dapo.model.detector import Detector
 from dapo.pretraining.looking import pixels_for
@@ -39,17 +41,21 @@ def measured(detector: Detector, words: Vocabulary, pictures: Iterator[Picture])
         flawed.append(picture.type is not None)
         groups.append(picture.group or str(number))
     table, truth = np.array(scores), np.array(flawed)
-    names, place = np.unique(groups, return_inverse=True)
-    rng, differences = np.random.default_rng(0), []
-    members = [np.flatnonzero(place == g) for g in range(len(names))]
-    for _ in range(DRAWS):
-        drawn = np.concatenate([members[g] for g in rng.integers(len(names), size=len(names))])
-        if 0 < truth[drawn].sum() < len(drawn):
-            own = [image_metrics(column[drawn], truth[drawn])["auroc"] for column in table.T]
-            differences.append(np.array(own) - own[0])
-    spread = np.std(differences, axis=0)
+    draws = [drawn(column, truth, groups) for column in table.T]
     figures = [image_metrics(column, truth)["auroc"] for column in table.T]
+    spread = [np.nanstd(one - draws[0]) for one in draws]
     return [f"{figure:.3f} ({s:.3f})" for figure, s in zip(figures, spread, strict=True)]
+
+
+def drawn(scores: np.ndarray, flawed: np.ndarray, groups: list[str]) -> np.ndarray:
+    """AUROC of each bootstrap draw of the groups, (DRAWS,): the same draws for any scores."""
+    places, levels = (np.unique(values, return_inverse=True)[1] for values in (groups, scores))
+    shape = places.max() + 1, levels.max() + 1
+    counts = [
+        sparse.csr_array((np.ones(some.sum()), (places[some], levels[some])), shape=shape)
+        for some in (flawed, ~flawed)
+    ]
+    return auroc_draws(*counts, draws=DRAWS, seed=0)
 
 
 @click.command(help=__doc__)
