@@ -1,11 +1,11 @@
-"""Contrast: what a picture's flawed patches have that its good ones lack, compared with each type's words.
+"""Contrast: what a patch has that the picture's good patches lack, compared with each type's words.
 
 A patch feature tells of the surface too, and surfaces lean towards some words: brushed metal reads a little
-like a scratch wherever it is. What both halves of one picture share cannot be the flaw. So the mean of the
-good patches is taken from that of the flawed ones, and normal's text feature from each type's; the cosine of
-the two differences says which type the anomaly map points at.
+like a scratch wherever it is. What a patch shares with the good ones of its picture cannot be the flaw. So
+their mean is taken from it, and normal's text feature from each type's; the cosine of the two differences
+says which type it is. It says so of any patch: whether one is flawed is for the anomaly map.
 
-Axis names: b images, n patches, k defect types, d joint width.
+Axis names: b images, n patches, k defect types, gh gw patch grid, d joint width.
 """
 
 from __future__ import annotations
@@ -14,24 +14,36 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-FLAWED_POWER, GOOD_POWER = 6.0, 2.0  # patches count by these powers of what the anomaly map gives and leaves
+GOOD_POWER, FLAWED_POWER = 2.0, 6.0  # patches count by these powers of what the anomaly map leaves and gives
 LEAST = 1e-6
 
 
 def contrast(
-    patches: Float[Tensor, "b n d"], abnormal: Float[Tensor, "b n"], states: Float[Tensor, "k1 d"]
-) -> Float[Tensor, "b k"]:
-    """Cosines of flawed less good patches with each type less normal.
+    patches: Float[Tensor, "b n d"], abnormal: Float[Tensor, "b n"], states: Float[Tensor, "t d"]
+) -> Float[Tensor, "b n k"]:
+    """Cosines of each patch less the good ones with each type less normal.
 
-    patches: unit-length. abnormal: their anomaly map, in [0, 1]. states: text features, normal first. A
-    picture whose patches are all alike gives 0.
+    patches: unit-length. abnormal: their anomaly map, in [0, 1]. states: text features, normal first.
     """
-    difference = _mean(patches, abnormal, FLAWED_POWER) - _mean(patches, 1 - abnormal, GOOD_POWER)
+    good = _shares(1 - abnormal, GOOD_POWER)[:, None] @ patches
     directions = F.normalize(states[1:] - states[:1], dim=-1)
-    return F.normalize(difference, dim=-1) @ directions.T
+    return F.normalize(patches - good, dim=-1) @ directions.T
 
 
-def _mean(patches: Float[Tensor, "b n d"], weight: Float[Tensor, "b n"], power: float) -> Tensor:
-    """Weighted by this power, (b, d)."""
-    shares = (power * weight.clamp_min(LEAST).log()).softmax(-1)
-    return (shares[:, None] @ patches)[:, 0]
+def of_flawed(
+    contrasts: Float[Tensor, "b k gh gw"], abnormal: Float[Tensor, "b gh gw"]
+) -> Float[Tensor, "b k"]:
+    """Mean of the contrasts where the anomaly map is highest."""
+    shares = _shares(abnormal.flatten(1), FLAWED_POWER)
+    return (contrasts.flatten(2) @ shares[..., None])[..., 0]
+
+
+def moved(probabilities: Float[Tensor, "b k *grid"], log_odds: Float[Tensor, "b k *grid"]) -> Tensor:
+    """Probabilities of types (dimension 1), shifted between the types by these log-odds: their sum stays."""
+    shares = (probabilities.clamp_min(LEAST).log() + log_odds).softmax(1)
+    return shares * probabilities.sum(1, keepdim=True)
+
+
+def _shares(weight: Float[Tensor, "b n"], power: float) -> Float[Tensor, "b n"]:
+    """Of each patch in a mean weighted by this power."""
+    return (power * weight.clamp_min(LEAST).log()).softmax(-1)

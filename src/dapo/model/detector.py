@@ -26,7 +26,7 @@ from dapo.errors import ConfigError
 from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
 from dapo.model.concepts import drawn
-from dapo.model.contrast import contrast
+from dapo.model.contrast import contrast, moved, of_flawed
 from dapo.model.precision import Precision, has_bf16
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
 from dapo.model.weights import fill_weights
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
 KEPT_VOCABULARIES = 32  # whose text features are remembered
+GLOBAL_SHARE = 0.5  # of the weight of the contrast, between the types in the global feature
 ANCHOR_SHARE = 0.03  # of the patches, the top that the image score hears: finishes are large
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1 before their logit is taken
 
@@ -153,16 +154,19 @@ class Detector(nn.Module):
             if f.side == named_by_side:
                 named.append(resized(self._type_maps(logits, len(states) - 1), rows, columns))
         binary, types = torch.stack(anomaly).mean(0), torch.stack(named).mean(0)
-        overall = torch.stack([self.logits(f.cls, distinct) for f in naming]).mean(0)
+        whole = torch.stack([self.logits(f.cls, distinct) for f in naming]).mean(0).softmax(-1)
+        overall = self._by_type(whole, types.shape[1])
         abnormal = torch.stack([self._abnormal_logit(f, states) for f in seen]).mean(0)
         if memory is not None:
             distance = memory.distance(seen)
             binary, abnormal = self._referred(binary, abnormal, memory, distance)
+        if self.settings.type_contrast and self.settings.prompts.binary_phrase is None:
+            types, overall = self._contrasted(seen, states, binary, types, overall)
         return Scores(
             image=self._image_score(abnormal, binary),
             binary=binary,
             types=types,
-            type_image=self._type_scores(overall, types, self._contrast(seen, binary, states)),
+            type_image=self._type_scores(overall, types),
             unknown=None if background is None else self._unknown(naming, states, background, rows, columns),
         )
 
@@ -362,15 +366,8 @@ class Detector(nn.Module):
         ).sigmoid()
 
     def _type_scores(
-        self,
-        logits: Float[Tensor, "b t"],
-        types: Float[Tensor, "b k gh gw"],
-        contrasts: Float[Tensor, "b k"] | None,
+        self, overall: Float[Tensor, "b k"], types: Float[Tensor, "b k gh gw"]
     ) -> Float[Tensor, "b k"]:
-        overall = self._by_type(logits.softmax(-1), types.shape[1])
-        if contrasts is not None:  # it moves probability between the types alone
-            shares = (logits[:, 1:] + self.settings.type_contrast * contrasts).softmax(-1)
-            overall = shares * overall.sum(-1, keepdim=True)
         local = top_mean(types, self.settings.top)
         if self.settings.type_score == "both":
             return (overall + local) / 2
@@ -378,19 +375,25 @@ class Detector(nn.Module):
             return (overall * local).sqrt()
         return overall if self.settings.type_score == "global" else local
 
-    def _contrast(
-        self, seen: Sequence[Features], binary: Float[Tensor, "b gh gw"], states: Float[Tensor, "t d"]
-    ) -> Float[Tensor, "b k"] | None:
-        """Mean over all looks, None where it says nothing: not asked for, or no type has words of its own."""
-        if not self.settings.type_contrast or self.settings.prompts.binary_phrase is not None:
-            return None
-        one_by_one = [
-            contrast(
-                torch.stack(f.taps).mean(0), resized(binary[:, None], f.rows, f.columns).flatten(1), states
+    def _contrasted(
+        self,
+        seen: Sequence[Features],
+        states: Float[Tensor, "t d"],
+        binary: Float[Tensor, "b gh gw"],
+        types: Float[Tensor, "b k gh gw"],
+        overall: Float[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b k gh gw"], Float[Tensor, "b k"]]:
+        """Type maps and global type scores, moved between the types by the mean `contrast` of these looks."""
+        found = []
+        for f in seen:
+            abnormal = resized(binary[:, None], f.rows, f.columns).flatten(1)
+            cosines = contrast(torch.stack(f.taps).mean(0), abnormal, states).mT.unflatten(
+                2, (f.rows, f.columns)
             )
-            for f in seen
-        ]
-        return torch.stack(one_by_one).mean(0)
+            found.append(resized(cosines, *binary.shape[1:]))
+        contrasts, weight = torch.stack(found).mean(0), self.settings.type_contrast
+        pooled = of_flawed(contrasts, binary)
+        return moved(types, weight * contrasts), moved(overall, weight * GLOBAL_SHARE * pooled)
 
     def _distinct(self, states: Float[Tensor, "t d"]) -> Float[Tensor, "some d"]:
         """The states that differ: normal and one other where prompts are binary."""

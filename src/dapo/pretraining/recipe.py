@@ -82,7 +82,7 @@ ANSWER = {
     "anchors": DEFECTS,
     "anchor_top": 0.5,
     "type_score": "geometric",
-    "type_contrast": 6.0,
+    "type_contrast": 8.0,
 }
 # Seeds of the worlds that the vision tower, the side network, its corners and the thresholds see.
 FIRST_WORLD, SIDE_WORLD, CORNERS_WORLD, DEFAULTS_WORLD = 1000, 3000, 4000, 8000
