@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from dapo.config import DetectorSettings, Fusion, PromptSettings, TowerTuning
 from dapo.errors import ConfigError, ModelError
 from dapo.model.clip import Clip, ClipConfig, Tokenizer, TowerConfig
-from dapo.model.detector import ANCHOR_SHARE, Detector, default_taps, top_mean
+from dapo.model.detector import ANCHOR_SHARE, Detector, default_taps
+from dapo.model.grid import top_mean
 from dapo.model.precision import has_bf16
 from dapo.vocabulary import Defect, Vocabulary
 

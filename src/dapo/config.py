@@ -141,7 +141,7 @@ class DetectorSettings(Settings):
     type_score: a type's image-level score: top of its "map", "global" feature, or of both their arithmetic
         ("both") or "geometric" mean.
     type_contrast: log-odds between the types for the `contrast` of a patch with the good ones of its picture
-        (`dapo.model.contrast`), a cosine; between their global scores half of it. 0 = none.
+        (`dapo.model.contrast`), a cosine, in all looks; between their global scores half of it. 0 = none.
     top: share of the patches that make the top of a map (at least one patch).
     references: how good parts are remembered, where some are given.
     concepts: the types a small model was taught, to which the user's words are drawn; None = as they are.

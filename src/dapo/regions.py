@@ -7,9 +7,9 @@ Parts are 8-connected, as in the evaluation of AUPRO. The order in which types a
 A flaw may come out in fragments. Those of one type are one region where the gap is at most half as long as
 the smaller of them and the map stays above ``bridge`` between them. ``python benchmarks/regions.py``,
 embedded model, generated parts: of the flaws found 6.4 % come in several regions instead of 8.5 %, and a good
-part has 0.54 false regions instead of 0.55; at 640 px in tiles of 256, with version 0.1: 30 % instead of 32
-%, 2.7 instead of 3.0. As many flaws are found; 12 regions, of some 170, cover two flaws either way. Joining
-across longer gaps, growing all regions (``low``) or keeping smaller ones finds more flaws whole, and takes
+part has 0.54 false regions instead of 0.55; at 640 px in tiles of 256, with version 0.1: 30 %, not 32 %,
+2.7, not 3.0. As many flaws are found; 12 regions, of some 170, cover two flaws either way. Joining across
+longer gaps, growing all regions (``low``) or keeping smaller ones finds more flaws whole, and takes
 more good surface for flaws.
 
 A region is ``unknown`` where another name would fit better than every name that was given: the map

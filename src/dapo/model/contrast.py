@@ -10,12 +10,43 @@ Axis names: b images, n patches, k defect types, gh gw patch grid, d joint width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dapo.model.grid import resized
+
+if TYPE_CHECKING:
+    from dapo.model.detector import Features
+
+GLOBAL_SHARE = 0.5  # of the weight, between the types in the global feature
 GOOD_POWER, FLAWED_POWER = 2.0, 6.0  # patches count by these powers of what the anomaly map leaves and gives
 LEAST = 1e-6
+
+
+def contrasted(
+    seen: Sequence[Features],
+    states: Float[Tensor, "t d"],
+    binary: Float[Tensor, "b gh gw"],
+    types: Float[Tensor, "b k gh gw"],
+    overall: Float[Tensor, "b k"],
+    weight: float,
+) -> tuple[Float[Tensor, "b k gh gw"], Float[Tensor, "b k"]]:
+    """Type maps and global type scores, moved between the types by the mean contrast of these looks.
+
+    states: text features, normal first. binary: anomaly map. weight: log-odds for each of the cosine.
+    """
+    maps = []
+    for look in seen:
+        abnormal = resized(binary[:, None], look.rows, look.columns).flatten(1)
+        cosines = contrast(torch.stack(look.taps).mean(0), abnormal, states)
+        maps.append(resized(cosines.mT.unflatten(2, (look.rows, look.columns)), *binary.shape[1:]))
+    found = weight * torch.stack(maps).mean(0)
+    return moved(types, found), moved(overall, GLOBAL_SHARE * of_flawed(found, binary))
 
 
 def contrast(

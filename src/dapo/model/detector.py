@@ -26,7 +26,8 @@ from dapo.errors import ConfigError
 from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
 from dapo.model.concepts import drawn
-from dapo.model.contrast import contrast, moved, of_flawed
+from dapo.model.contrast import contrasted
+from dapo.model.grid import resized, top_mean
 from dapo.model.precision import Precision, has_bf16
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
 from dapo.model.weights import fill_weights
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
 KEPT_VOCABULARIES = 32  # whose text features are remembered
-GLOBAL_SHARE = 0.5  # of the weight of the contrast, between the types in the global feature
 ANCHOR_SHARE = 0.03  # of the patches, the top that the image score hears: finishes are large
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1 before their logit is taken
 
@@ -123,7 +123,8 @@ class Detector(nn.Module):
         """Score pixels in [0, 1], prepared at `input_side`, against a vocabulary or its features (t, d).
 
         memory: of good parts, or a crowd; the anomaly map and the image score then also tell how far a patch
-        is from all of them. What type it is stays with the words.
+        is from all of them. What type it is stays with the words (the `contrast` reads off that map which
+        patches are good).
         background: features of types beyond the names (`background`); `Scores.unknown` then tells where one
         of them fits better than every name.
         """
@@ -161,7 +162,7 @@ class Detector(nn.Module):
             distance = memory.distance(seen)
             binary, abnormal = self._referred(binary, abnormal, memory, distance)
         if self.settings.type_contrast and self.settings.prompts.binary_phrase is None:
-            types, overall = self._contrasted(seen, states, binary, types, overall)
+            types, overall = contrasted(seen, states, binary, types, overall, self.settings.type_contrast)
         return Scores(
             image=self._image_score(abnormal, binary),
             binary=binary,
@@ -375,26 +376,6 @@ class Detector(nn.Module):
             return (overall * local).sqrt()
         return overall if self.settings.type_score == "global" else local
 
-    def _contrasted(
-        self,
-        seen: Sequence[Features],
-        states: Float[Tensor, "t d"],
-        binary: Float[Tensor, "b gh gw"],
-        types: Float[Tensor, "b k gh gw"],
-        overall: Float[Tensor, "b k"],
-    ) -> tuple[Float[Tensor, "b k gh gw"], Float[Tensor, "b k"]]:
-        """Type maps and global type scores, moved between the types by the mean `contrast` of these looks."""
-        found = []
-        for f in seen:
-            abnormal = resized(binary[:, None], f.rows, f.columns).flatten(1)
-            cosines = contrast(torch.stack(f.taps).mean(0), abnormal, states).mT.unflatten(
-                2, (f.rows, f.columns)
-            )
-            found.append(resized(cosines, *binary.shape[1:]))
-        contrasts, weight = torch.stack(found).mean(0), self.settings.type_contrast
-        pooled = of_flawed(contrasts, binary)
-        return moved(types, weight * contrasts), moved(overall, weight * GLOBAL_SHARE * pooled)
-
     def _distinct(self, states: Float[Tensor, "t d"]) -> Float[Tensor, "some d"]:
         """The states that differ: normal and one other where prompts are binary."""
         return states if self.settings.prompts.binary_phrase is None else states[:2]
@@ -467,12 +448,6 @@ def _margin(logits: Float[Tensor, "*some t"]) -> Float[Tensor, "*some"]:
     return logits[..., 1:].amax(-1) - logits[..., 0]
 
 
-def top_mean(maps: Float[Tensor, "*some gh gw"], share: float) -> Float[Tensor, "*some"]:
-    """Mean of the highest `share` of each map's patches, at least one patch."""
-    flat = maps.flatten(-2)
-    return flat.topk(max(1, round(share * flat.shape[-1]))).values.mean(-1)
-
-
 def _deep_shape(tuning: TowerTuning, layers: int, width: int) -> tuple[int, int, int] | None:
     depth = layers if tuning.depth is None else tuning.depth
     return (depth, tuning.tokens, width) if depth else None
@@ -503,10 +478,3 @@ def _check_fit(settings: DetectorSettings, clip: Clip, taps: tuple[int, ...], si
         raise ConfigError(
             f"side is {side} px, expected a multiple of the patch, {facts.patch} px; {near} is the nearest"
         )
-
-
-def resized(maps: Float[Tensor, "b c gh gw"], rows: int, columns: int) -> Tensor:
-    """Maps on a grid of so many rows and columns, bilinear."""
-    if maps.shape[2:] == (rows, columns):
-        return maps
-    return F.interpolate(maps, (rows, columns), mode="bilinear", align_corners=False)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dapo.config import Fusion
 from dapo.images import restore_map
 from dapo.metrics import image_metrics, pixel_metrics
-from dapo.model.detector import CERTAIN, Detector, top_mean
+from dapo.model.detector import CERTAIN, Detector
+from dapo.model.grid import top_mean
 from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
 from dapo.vocabulary import Vocabulary
