@@ -19,7 +19,8 @@ from dapo.images import prepare, restore_map
 from dapo.lint import Reader
 from dapo.metrics import pixel_metrics
 from dapo.model.artifact import load
-from dapo.model.detector import Detector, Features, Scores
+from dapo.model.detector import Detector, Scores
+from dapo.model.features import Features
 from dapo.model.grid import top_mean
 from dapo.pretraining.defaults import DEFECTS
 from dapo.pretraining.lexicon import Lexicon

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from dapo.images import prepare, restore_map
 from dapo.model.artifact import EMBEDDED, load
-from dapo.model.detector import Detector, Features, Scores
+from dapo.model.detector import Detector, Scores
+from dapo.model.features import Features
 from dapo.model.grid import top_mean
 from dapo.pretraining.scenes import World
 from dapo.vocabulary import Defect, Vocabulary

@@ -11,17 +11,14 @@ Axis names: b images, n patches, k defect types, gh gw patch grid, d joint width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dapo.model.features import Features
 from dapo.model.grid import resized
-
-if TYPE_CHECKING:
-    from dapo.model.detector import Features
 
 GLOBAL_SHARE = 0.5  # of the weight, between the types in the global feature
 GOOD_POWER, FLAWED_POWER = 2.0, 6.0  # patches count by these powers of what the anomaly map leaves and gives

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dapo.errors import InputError
-from dapo.model.detector import Detector, Features
+from dapo.model.detector import Detector
+from dapo.model.features import Features
 from dapo.model.memory import Spread, descriptor, joined, layers_of, light, nearest
 
 SHARE = 0.3  # of the other pictures

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ from dapo.model.background import ahead, rivals
 from dapo.model.clip import Clip
 from dapo.model.concepts import drawn
 from dapo.model.contrast import contrasted
+from dapo.model.features import Features
 from dapo.model.grid import resized, top_mean
 from dapo.model.precision import Precision, has_bf16
 from dapo.model.prompts import PromptBatch, average_states, build_prompts, gaussian_like_tokens
@@ -41,18 +42,6 @@ TEXT_CHUNK = 64  # sequences encoded at once when no gradient is needed
 KEPT_VOCABULARIES = 32  # whose text features are remembered
 ANCHOR_SHARE = 0.03  # of the patches, the top that the image score hears: finishes are large
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1 before their logit is taken
-
-
-@dataclass(frozen=True)
-class Features:
-    """Unit-length float32 image features."""
-
-    cls: Float[Tensor, "b d"]
-    taps: list[Float[Tensor, "b n d"]]
-    rows: int  # n = rows * columns
-    columns: int
-    layers: list[Float[Tensor, "b n _"]] = field(default_factory=list)  # unit-length, as the tower has them
-    side: bool = False  # of the side network
 
 
 @dataclass(frozen=True)

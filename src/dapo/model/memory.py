@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dapo.errors import InputError, ModelError
-from dapo.model.detector import Detector, Features
+from dapo.model.detector import Detector
+from dapo.model.features import Features
 from dapo.model.grid import resized
 from dapo.model.precision import cpu_has_bf16
 from dapo.model.weights import write_tensors

@@ -33,6 +33,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dapo.errors import ModelError
 from dapo.model.clip_config import TowerConfig
+from dapo.model.grid import resized
 from dapo.model.towers import Block
 from dapo.model.weights import fill_weights, read_tensors, write_tensors
 
@@ -136,7 +137,7 @@ class SideNetwork(nn.Module):
         _, fine, middle, _ = seen
         x = self._compared(x)
         rows, columns = middle.shape[2:]
-        coarse = F.interpolate(self.coarse(x).float(), (rows, columns), mode="bilinear", align_corners=False)
+        coarse = resized(self.coarse(x).float(), rows, columns)
         joined = self.mix(F.relu(self.middle(middle) + coarse + self.fine(fine)))
         pooled = [joined.mean((2, 3)), joined.amax((2, 3)), x.mean((2, 3)), x.amax((2, 3))]
         return SideOutput(

@@ -28,7 +28,8 @@ from dapo.config import Fusion
 from dapo.images import restore_map
 from dapo.metrics import image_metrics, pixel_metrics
 from dapo.model.crowd import Crowd, gather
-from dapo.model.detector import CERTAIN, Detector, Features
+from dapo.model.detector import CERTAIN, Detector
+from dapo.model.features import Features
 from dapo.model.memory import Memory, layers_of, remember
 from dapo.pretraining.defaults import DEFECTS, fit_fusion, fuse
 from dapo.pretraining.lines import Line

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dapo.model.detector import Detector, Features
+from dapo.model.detector import Detector
+from dapo.model.features import Features
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.scenes import World
