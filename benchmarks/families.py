@@ -38,6 +38,7 @@ from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.looking import pixels_for
 from dapo.pretraining.recipe import CORNERS_WORLD, SIDE_WORLD
 from dapo.pretraining.scenes import World
+from dapo.pretraining.states import forget_states
 from dapo.pretraining.surfaces import Textures
 from dapo.vocabulary import Defect, Vocabulary
 
@@ -95,7 +96,7 @@ def learned(run: Run, textures: Textures, out: Path) -> Detector:
         assert clip.side_network is not None
         mend_corners(clip.side_network, corner_pictures(clip, run.world(CORNERS_WORLD, textures)))
         save_clip(clip, backbone, dtype=torch.float16)
-        (out / f"{stage.file}.pt").unlink()
+        forget_states(out / stage.file)
     detector, _ = load()
     side = load_side_network(backbone)
     assert side is not None

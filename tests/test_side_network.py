@@ -219,7 +219,7 @@ def trained(folder: Path, until: int | None = None) -> Clip:
 def test_an_interrupted_stage_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole").state_dict()
     trained(tmp_path / "parts", until=3)
-    assert (tmp_path / "parts" / "side-stage.pt").is_file()
+    assert (tmp_path / "parts" / "side-stage-00000003" / "1-of-1.piece").is_file()
     again = trained(tmp_path / "parts").state_dict()
     assert whole.keys() == again.keys() and not any("norm.running" in name for name in whole)
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -65,7 +65,8 @@ def command(
     Five stages: text tower, vision tower, a side network of convolutions beside it, prompts, thresholds; with
     --start, both towers go on from there, and the text tower learns the phrases that the lexicon has got
     since. Writes OUT/backbone, a Hugging Face CLIP folder with the side network in a file of its own, and
-    OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again.
+    OUT/model, a folder for --model. Interrupted, it goes on where it stopped when called again, on another
+    machine too: copy OUT; what a stage of images goes on from is in files of 15 MiB at most.
     """
     import torch
 

@@ -5,15 +5,13 @@ Goes in: a Clip whose text tower is trained (text.py), a `World`. Comes out: the
 tower or a side network whose patches and CLS lie beside the features of the phrases that name what they show;
 what it is taught is in contrastive.py.
 
-Resumable: the state after a step is one file, written atomically; a resumed run continues with the same
-batches.
+Resumable: a run that goes on from a kept state (states.py) continues with the same batches.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -31,6 +29,7 @@ from dapo.pretraining.batches import Batch, stream
 from dapo.pretraining.contrastive import ImageStage, PhraseTable, look, stage_loss
 from dapo.pretraining.lexicon import Lexicon
 from dapo.pretraining.scenes import World
+from dapo.pretraining.states import keep_state, kept_state
 
 HIDDEN = ("stack", "stages", "compare", "coarse", "middle", "fine", "mix")  # of a tower, of a side network
 Log = Callable[[dict[str, float]], None]
@@ -224,9 +223,7 @@ def _save(
         "average": mean.state_dict(),
         "optimizers": [o.state_dict() for o in optimizers],
     }
-    partial = folder / f"{stage.file}.part"
-    torch.save(state, partial)
-    os.replace(partial, folder / f"{stage.file}.pt")
+    keep_state(folder / stage.file, step, state)
 
 
 def _resume(
@@ -237,16 +234,15 @@ def _resume(
     stage: ImageStage,
     world: World,
 ) -> int:
-    path = folder / f"{stage.file}.pt"
-    if not path.is_file():
+    state = kept_state(folder / stage.file, next(learner.parameters()).device)
+    if state is None:
         return 0
-    state = torch.load(path, map_location=next(learner.parameters()).device, weights_only=True)
     facts = _facts(stage, world)
     for name, value in facts.items():
         if state["facts"].get(name) != value:
             raise ConfigError(
-                f"{path} was made with {name} = {state['facts'].get(name)!r}, this run asks for {value!r}; "
-                "use the same settings to resume, or another --out folder"
+                f"the {stage.learner} in {folder} was made with {name} = {state['facts'].get(name)!r}, "
+                f"this run asks for {value!r}; use the same settings to resume, or another --out folder"
             )
     learner.load_state_dict(state["learner"])
     mean.load_state_dict(state["average"])

@@ -15,7 +15,6 @@ Axis names: n phrases, t teacher width, d joint width, k types (the flawless sta
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from dapo.pretraining.corpus import Corpus
 from dapo.pretraining.lexicon import NORMAL, Lexicon
 from dapo.pretraining.reading import measure
 from dapo.pretraining.sentences import general_phrases, lexicon_words, trade_sentences
+from dapo.pretraining.states import forget_states, keep_state, kept_state
 from dapo.pretraining.teacher import (
     END,
     PAD,
@@ -60,6 +60,7 @@ __all__ = [
 ]
 
 Optimizers = Sequence[torch.optim.Optimizer]
+STATE = "text-stage"  # name of what a run keeps to go on from
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def train_text_tower(
 ) -> dict[str, Any]:
     """Teach a text tower and write it to `out_dir`; returns the figures that are also in ``figures.json``.
 
-    Resumes from `out_dir`/checkpoint.pt, which must come from the same settings. `cache` keeps the teacher's
-    embeddings (default: `out_dir`/teacher).
+    Resumes from the state kept in `out_dir` (states.py), which must come from the same settings. `cache`
+    keeps the teacher's embeddings (default: `out_dir`/teacher).
     """
     stage = stage or TextStage(seed=seed)
     lexicon = lexicon or Lexicon.builtin()
@@ -177,7 +178,9 @@ def train_text_tower(
     figures |= measure(clip, lexicon, teacher, seed=stage.seed)
     figures["seconds"] = round(time.perf_counter() - began, 1)
     weights = {
-        name: t.detach().contiguous() for name, t in clip.hf_state().items() if name.startswith("text_")
+        name: t.detach().half().contiguous()
+        for name, t in clip.hf_state().items()
+        if name.startswith("text_")
     }
     write_tensors(out / "model.safetensors", weights, format="pt")
     kind = {"architectures": ["CLIPTextModelWithProjection"]}
@@ -253,7 +256,7 @@ def _train(
             log(f"text {step + 1}/{stage.steps}: {losses}, {pace:.1f} steps a second")
         if (step + 1) % stage.checkpoint_every == 0 and step + 1 < stage.steps:
             _checkpoint(clip, head, optimizers, stage, step + 1, out)
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    forget_states(out / STATE)
 
 
 def optimizers_of(clip: Clip, rate: float, decay: float, *heads: nn.Module) -> Optimizers:
@@ -306,19 +309,18 @@ def _checkpoint(
         "head": head.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    fresh = out / "checkpoint.partial.pt"
-    torch.save(state, fresh)
-    os.replace(fresh, out / "checkpoint.pt")
+    keep_state(out / STATE, step, state)
 
 
 def _resume(clip: Clip, head: nn.Linear, optimizers: Optimizers, stage: TextStage, out: Path) -> int:
     """The step to begin with: that of the checkpoint, whose state is loaded, or 0."""
-    path = out / "checkpoint.pt"
-    if not path.is_file():
+    state = kept_state(out / STATE)
+    if state is None:
         return 0
-    state = torch.load(path, weights_only=True)
     if state["stage"] != asdict(stage):
-        raise DataError(f"{path} was written with other settings; delete it, or train in another folder")
+        raise DataError(
+            f"{out}/{STATE}-* was written with other settings; delete it, or train in another folder"
+        )
     clip.text.load_state_dict(state["text"])
     head.load_state_dict(state["head"])
     for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
