@@ -6,7 +6,7 @@ model's words and settings. Some runs see all flaws, each from another seed: how
 chance does. The others see all groups but one (the families of flaws that one module draws), so that every
 flaw is put to a network that never saw its like. Asked are the two real sets and, for each group, generated
 scenes no run saw: its flaws beside the same good ones. Finished runs are kept in --out and not made again.
-`--group` chooses what is left out. Markdown on stdout; seven minutes a run on two cores, 75 for all.
+`--group` chooses what is left out. Markdown on stdout; seven minutes a run on two cores, 85 for all.
 
     python benchmarks/families.py DATA_ROOT
 """
