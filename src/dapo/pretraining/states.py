@@ -47,7 +47,7 @@ def kept_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     if not states:
         return None
     newest = max(states)
-    there = {piece.name: piece for piece in newest.glob("*.piece")}
+    there = {piece.name: piece for piece in newest.glob("*-of-*.piece")}
     count = max((int(name.removesuffix(".piece").split("-of-")[1]) for name in there), default=1)
     wanted = [f"{number}-of-{count}.piece" for number in range(1, count + 1)]
     if missing := [name for name in wanted if name not in there]:
