@@ -234,7 +234,7 @@ def _resume(
     stage: ImageStage,
     world: World,
 ) -> int:
-    state = kept_state(folder / stage.file, next(learner.parameters()).device)
+    state = kept_state(folder / stage.file)
     if state is None:
         return 0
     facts = _facts(stage, world)

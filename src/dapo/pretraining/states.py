@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from dapo.errors import DataError
-from dapo.whole import staged
+from dapo.whole import staged, telling_path
 
 PIECE = 15 * 2**20  # bytes
 
@@ -29,8 +29,9 @@ def keep_state(path: Path, step: int, state: Mapping[str, Any]) -> None:
     target = path.with_name(f"{path.name}-{step:08d}")
     stored = io.BytesIO()
     torch.save(dict(state), stored)
-    pieces = [stored.getbuffer()[i : i + PIECE] for i in range(0, len(stored.getbuffer()), PIECE)]
-    with staged(target) as folder:
+    content = stored.getbuffer()
+    pieces = [content[i : i + PIECE] for i in range(0, len(content), PIECE)]
+    with staged(target) as folder, telling_path(target):
         for number, piece in enumerate(pieces, 1):
             (folder / f"{number}-of-{len(pieces)}.piece").write_bytes(piece)
         if not target.exists():  # else the run was at this step before
@@ -41,8 +42,11 @@ def keep_state(path: Path, step: int, state: Mapping[str, Any]) -> None:
             shutil.rmtree(older, ignore_errors=True)
 
 
-def kept_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest state kept for `path`, or None. Raises DataError if pieces of it are missing or broken."""
+def kept_state(path: Path) -> dict[str, Any] | None:
+    """The newest state kept for `path`, on the CPU, or None.
+
+    Raises DataError if pieces of it are missing or broken.
+    """
     states = _states(path)
     if not states:
         return None
@@ -57,7 +61,7 @@ def kept_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         )
     stored = io.BytesIO(b"".join(there[name].read_bytes() for name in wanted))
     try:
-        return dict(torch.load(stored, map_location=device, weights_only=True))
+        return dict(torch.load(stored, map_location="cpu", weights_only=True))
     except Exception as error:  # torch tells a cut file by many kinds of errors
         raise DataError(
             f"{newest} is not the state of a stage ({error}); copy it again, or remove it to begin again"
